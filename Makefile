@@ -1,0 +1,35 @@
+# make repro   run the pipeline; PROFILE=smoke, extended or photos runs another profile
+# make test    unit and property tests, the smoke pipeline, and every notebook
+# make lab     open the notebooks in JupyterLab
+# make lint    check the code's and the notebooks' format
+# Each builds .venv when it is missing or when its requirements have changed.
+
+PROFILE ?= default
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+# The name of the stamp carries the requirements' checksum, so that a fresh clone's file times rebuild nothing.
+STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test lab lint
+
+repro: $(STAMP)
+	python -m asymlib.profiles $(PROFILE)
+
+test: $(STAMP)
+	python -m pytest
+
+lab: $(STAMP)
+	jupyter lab notebooks
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+
+$(STAMP):
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -r requirements.lock
+	.venv/bin/python -m pip install --no-deps -e .
+	rm -f .venv/.installed-*
+	touch $@

@@ -1,0 +1,162 @@
+"""The images of a profile: crops of photographs and procedural pictures, each with its origin, split and checksum.
+
+Photographs and procedural pictures are separate strata. Whole scenes are held out: `test` and `gallery` never share a
+photograph with `train` or `val`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from asymlib.data.masks import KINDS, evaluation_mask, thick_mask
+from asymlib.data.photographs import Photograph, folder_photographs, packaged_photographs
+from asymlib.data.procedural import procedural_image
+
+SPLITS = ("train", "val", "test", "gallery")
+
+
+def make_images(settings, seed: int, folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Write every image as folder/SPLIT/NAME.png, with folder/manifest.csv and folder/skipped.json.
+
+    Args:
+        settings: The `images` section of params.yaml.
+        seed: Seed of crops and drawings.
+        folder: Where to write.
+
+    Returns:
+        The manifest (image, split, photograph, stratum, scale, origin, licence, sha256), and file -> reason of what a
+        folder source skipped.
+
+    Raises:
+        FileNotFoundError, ValueError: See `folder_photographs`; or a split that is asked for has no photograph.
+    """
+    photographs, skipped = _photographs(settings)
+    rows = []
+    for split in SPLITS:
+        sources = [p for p in photographs if p.split == ("test" if split == "gallery" else split)]
+        rng = np.random.default_rng([seed, SPLITS.index(split)])
+        for name, photograph, scale, pixels in _crops(settings, split, sources, rng):
+            rows.append(_write(folder, split, name, pixels) | {
+                "photograph": photograph.scene, "stratum": "photograph", "scale": scale,
+                "origin": photograph.origin, "licence": photograph.licence})
+        size, count = _procedural_size_and_count(settings, split)
+        for i in range(count):
+            rows.append(_write(folder, split, f"procedural_{i:04d}", procedural_image(size, rng)) | {
+                "photograph": f"{split}_procedural_{i:04d}", "stratum": "procedural", "scale": 1.0,
+                "origin": "asymlib.data.procedural", "licence": "Apache-2.0"})
+    manifest = pd.DataFrame(rows)[["image", "split", "photograph", "stratum", "scale", "origin", "licence", "sha256"]]
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True) + "\n")
+    return manifest, skipped
+
+
+def make_masks(manifest: pd.DataFrame, images: Path, masks_per_image: int, seed: int, folder: Path) -> pd.DataFrame:
+    """Write masks (white = hole) for the images of `val`, `test` and `gallery`, with folder/manifest.csv.
+
+    `test` and `gallery` go through the five kinds in turn; `val` gets the official training distribution.
+
+    Returns:
+        The manifest: mask, image, split, kind, hole_area (share of the pixels), sha256.
+    """
+    rows = []
+    for i, row in enumerate(manifest[manifest["split"] != "train"].itertuples()):
+        size = Image.open(images / row.split / f"{row.image}.png").width
+        for j in range(1 if row.split == "val" else masks_per_image):
+            rng = np.random.default_rng([seed, 10, i, j])
+            kind = "official" if row.split == "val" else KINDS[(i + j) % len(KINDS)]
+            mask = thick_mask(size, rng) if row.split == "val" else evaluation_mask(kind, size, rng)
+            name = f"{row.image}_{j}"
+            rows.append(_write(folder, row.split, name, mask * 255) | {
+                "mask": name, "image": row.image, "kind": kind, "hole_area": mask.mean().round(6)})
+    table = pd.DataFrame(rows)[["mask", "image", "split", "kind", "hole_area", "sha256"]]
+    table.to_csv(folder / "manifest.csv", index=False)
+    return table
+
+
+def load_images(folder: Path, split: str) -> tuple[torch.Tensor, pd.DataFrame]:
+    """The images of a split, (N, 3, H, W) uint8, and their rows of the manifest.
+
+    Raises:
+        FileNotFoundError: No manifest in `folder`.
+        ValueError: The split has no image.
+    """
+    table = _manifest(folder)
+    table = table[table["split"] == split].reset_index(drop=True)
+    if table.empty:
+        raise ValueError(f"split: got {split!r} without an image in {folder}, expected one of {', '.join(SPLITS)} with images")
+    pixels = [np.asarray(Image.open(folder / split / f"{name}.png").convert("RGB")) for name in table["image"]]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), table
+
+
+def load_pairs(images: Path, masks: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
+    """Every mask of a split with its image: image (N, 3, H, W) uint8, mask (N, 1, H, W) float with 1 = hole, and a
+    table with the columns of both manifests."""
+    pixels, table = load_images(images, split)
+    pairs = _manifest(masks).query("split == @split").drop(columns=["split", "sha256"])
+    pairs = pairs.merge(table.reset_index(names="position"), on="image", validate="many_to_one")
+    mask = np.stack([np.asarray(Image.open(masks / split / f"{name}.png")) for name in pairs["mask"]])
+    return pixels[pairs["position"].to_numpy()], torch.from_numpy(mask > 127)[:, None].float(), pairs.drop(columns="position")
+
+
+def _manifest(folder: Path) -> pd.DataFrame:
+    if not (folder / "manifest.csv").is_file():
+        raise FileNotFoundError(f"manifest {folder / 'manifest.csv'} is missing; expected what stage images writes, run `make repro`")
+    return pd.read_csv(folder / "manifest.csv")
+
+
+def _photographs(settings) -> tuple[list[Photograph], dict[str, str]]:
+    if settings.source == "procedural":
+        return [], {}
+    if settings.source == "packaged":
+        return packaged_photographs(), {}
+    return folder_photographs(settings.folder, smallest=max(settings.train_size, settings.val_size, settings.test_size))
+
+
+def _procedural_size_and_count(settings, split: str) -> tuple[int, int]:
+    return {"train": (settings.train_size, settings.train_procedural), "val": (settings.val_size, settings.val_procedural),
+            "test": (settings.test_size, settings.test_procedural), "gallery": (settings.gallery_size, 2)}[split]
+
+
+def _crops(settings, split: str, sources: list[Photograph], rng: np.random.Generator):
+    """(name, photograph, scale, pixels) for every crop of a split; photographs and scales in turn, positions at random."""
+    if split == "gallery":
+        for photograph in sources:
+            side = min(photograph.pixels.shape[:2])
+            y, x = ((extent - side) // 2 for extent in photograph.pixels.shape[:2])
+            square = photograph.pixels[y : y + side, x : x + side]
+            scale = settings.gallery_size / side
+            yield photograph.name, photograph, scale, _resize(square, settings.gallery_size, settings.gallery_size)
+        return
+    size = {"train": settings.train_size, "val": settings.val_size, "test": settings.test_size}[split]
+    count = {"train": settings.train_photograph_crops, "val": settings.val_photograph_crops,
+             "test": settings.test_crops * len(sources)}[split]
+    if count and not sources:
+        if settings.source == "procedural":
+            raise ValueError(f"source: got 'procedural' with {count} photograph crops asked for in {split}, expected 0")
+        raise ValueError(f"folder: got no photograph for the split {split}, expected at least one")
+    for i in range(count):
+        photograph = sources[i % len(sources)]
+        fitting = [s for s in settings.scales if min(photograph.pixels.shape[:2]) * s >= size] or [1.0]
+        scale = fitting[i // len(sources) % len(fitting)]
+        height, width = (int(extent * scale) for extent in photograph.pixels.shape[:2])
+        pixels = _resize(photograph.pixels, height, width)
+        y, x = rng.integers(0, height - size + 1), rng.integers(0, width - size + 1)
+        yield f"{photograph.name}_{i // len(sources):03d}", photograph, scale, pixels[y : y + size, x : x + size]
+
+
+def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _write(folder: Path, split: str, name: str, pixels: np.ndarray) -> dict[str, str]:
+    """Save a PNG; the checksum is of the pixels' bytes, which no version of a PNG writer changes."""
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(folder / split / f"{name}.png")
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    return {"image": name, "split": split, "sha256": digest}

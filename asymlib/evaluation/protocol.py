@@ -1,0 +1,167 @@
+"""How decoders are compared: one latent, one mask, one reference for all of them (DESIGN section 6).
+
+Three sources of the latent: `own`, encoded from the full image; `swapped`, the hole's latent from another photograph,
+with that photograph's pixels as the reference in the hole; `inpainted`, from the latent diffusion model.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch.nn.functional import interpolate
+from tqdm.auto import tqdm
+
+from asymlib.data.images import load_pairs
+from asymlib.data.latents import encode_means, to_tensor
+from asymlib.editing.compositing import paste_hard
+from asymlib.evaluation import metrics
+from asymlib.models.decoder import load_vqgan
+from asymlib.models.features import EffNetFeatures
+from asymlib.models.inpainter import LatentInpainter
+
+SOURCES = ("own", "swapped", "inpainted")
+Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Pairs(NamedTuple):
+    """Images with their masks: image (N, 3, H, W) in [-1, 1], mask (N, 1, H, W) with 1 = hole, and for each pair a table
+    row with (at least) the columns mask, photograph, stratum and kind."""
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    table: pd.DataFrame
+
+
+def read_pairs(images: Path, masks: Path, split: str) -> Pairs:
+    """The pairs of a split, see `load_pairs`."""
+    pixels, mask, table = load_pairs(images, masks, split)
+    return Pairs(to_tensor(pixels), mask, table)
+
+
+class Task(NamedTuple):
+    """What a decoder is given, and what it should return: latent, and reference (N, 3, H, W) in [-1, 1]."""
+
+    latent: torch.Tensor
+    reference: torch.Tensor
+
+
+def make_tasks(first_stage, inpainter: LatentInpainter, pairs: Pairs, sampling_steps: int, seed: int) -> dict[str, Task]:
+    """The latents of the three sources.
+
+    Args:
+        first_stage: The frozen `AutoencoderKL`.
+        inpainter: The latent diffusion model.
+        pairs: Images and masks.
+        sampling_steps: DDIM steps.
+        seed: Seed of the diffusion model's noise.
+    """
+    own = encode_means(first_stage, pairs.image)
+    other = other_photograph(pairs.table["photograph"].tolist(), pairs.table["stratum"].tolist())
+    small = interpolate(pairs.mask, size=own.shape[-2:], mode="nearest")
+    masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
+    return {
+        "own": Task(own, pairs.image),
+        "swapped": Task(torch.where(small.bool(), own[other], own), torch.where(pairs.mask.bool(), pairs.image[other], pairs.image)),
+        "inpainted": Task(inpainter.sample(masked, pairs.mask, sampling_steps, seed), pairs.image),
+    }
+
+
+def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
+    """For each index, one of the same stratum whose photograph differs: the first from half-way round on.
+
+    Raises:
+        ValueError: A stratum has one photograph only.
+    """
+    others = []
+    for i, (photograph, stratum) in enumerate(zip(photographs, strata, strict=True)):
+        around = [(i + len(photographs) // 2 + j) % len(photographs) for j in range(len(photographs))]
+        fitting = [j for j in around if strata[j] == stratum and photographs[j] != photograph]
+        if not fitting:
+            raise ValueError(f"photographs: got only {photograph!r} in stratum {stratum!r}, expected at least two to swap between")
+        others.append(fitting[0])
+    return others
+
+
+@torch.no_grad()
+def decode_in_batches(decode: Decode, task: Task, pairs: Pairs, batch: int) -> torch.Tensor:
+    """Decode every latent with its image and mask: (N, 3, H, W), clamped to [-1, 1]."""
+    parts = zip(task.latent.split(batch), pairs.image.split(batch), pairs.mask.split(batch), strict=True)
+    return torch.cat([decode(latent, image, mask) for latent, image, mask in parts]).clamp(-1, 1)
+
+
+def read_decoders(params, first_stage) -> dict[str, Decode]:
+    """Every decoder of a profile by its name, `vanilla` first.
+
+    Raises:
+        FileNotFoundError: A trained decoder is missing.
+    """
+    decoders: dict[str, Decode] = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
+    for name in params.decoders:
+        decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).decode
+    return decoders
+
+
+def evaluate(decoders: dict[str, Decode], tasks: dict[str, Task], pairs: Pairs, batch: int, seed: int) -> pd.DataFrame:
+    """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back.
+
+    Returns:
+        Rows as `rows_of` makes them; the pasted variant of NAME is NAME_paste_hard.
+    """
+    features, parts = EffNetFeatures(), []
+    for name, decode in tqdm(decoders.items(), desc="decoders"):
+        for source, task in tasks.items():
+            image_hat = decode_in_batches(decode, task, pairs, batch)
+            pasted = paste_hard(pairs.image, image_hat, pairs.mask)
+            for variant, result in {name: image_hat, f"{name}_paste_hard": pasted}.items():
+                values = measure(task.reference, result, pairs.mask, features)
+                parts.append(rows_of(values, pairs, variant, source, seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+@torch.no_grad()
+def measure(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures) -> dict[str, torch.Tensor]:
+    """All metrics per image.
+
+    Args:
+        reference: (N, 3, H, W) in [-1, 1].
+        image_hat: (N, 3, H, W) in [-1, 1].
+        mask: (N, 1, H, W), 1 = hole.
+        features: The feature network of the perceptual distances.
+
+    Returns:
+        Metric name -> (N,).
+    """
+    x, y = (reference + 1) / 2, (image_hat + 1) / 2
+    saved = metrics.to_uint8(y).float() / 255
+    return {
+        "pre_error": metrics.pre_error(x, y, mask),
+        "pre_error_uint8": metrics.pre_error(x, saved, mask),
+        "rounding_floor": metrics.rounding_floor(y, mask),
+        "psnr_kept": metrics.psnr_kept(x, y, mask),
+        "seam_grad": metrics.seam_grad(x, y, mask),
+        "ring_l1_2": metrics.ring_l1(x, y, mask, 2),
+        "ring_l1_4": metrics.ring_l1(x, y, mask, 4),
+        "ring_l1_8": metrics.ring_l1(x, y, mask, 8),
+        "hole_psnr": metrics.hole_psnr(x, y, mask),
+        "hole_effnet_distance": metrics.hole_effnet_distance(x, y, mask, features),
+        "effnet_distance": metrics.effnet_distance(x, y, features),
+        "max_abs_uint8": metrics.max_abs_uint8(x, y, mask),
+        "changed_pixels": metrics.changed_pixels(x, y, mask),
+    }
+
+
+@torch.no_grad()
+def curve_point(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """The two numbers that a training curve follows, means over images in [-1, 1]: pre_error and hole_psnr."""
+    x, y = (reference + 1) / 2, (image_hat.clamp(-1, 1) + 1) / 2
+    return {"pre_error": float(metrics.pre_error(x, y, mask).mean()), "hole_psnr": float(metrics.hole_psnr(x, y, mask).mean())}
+
+
+def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source: str, seed: int) -> pd.DataFrame:
+    """Rows of one pair and metric each: variant, seed, source, mask_kind, stratum, photograph, pair, metric, value."""
+    table = pairs.table.rename(columns={"kind": "mask_kind", "mask": "pair"})[["mask_kind", "stratum", "photograph", "pair"]]
+    parts = [table.assign(variant=variant, seed=seed, source=source, metric=metric, value=value.double().numpy())
+             for metric, value in values.items()]
+    return pd.concat(parts, ignore_index=True)

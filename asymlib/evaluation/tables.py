@@ -1,0 +1,132 @@
+"""Tidy tables: from one row per image to one cell per mean, with bootstrap intervals that resample photographs.
+
+Crops of one photograph are not independent, so a resample draws whole photographs (scenes). The draws depend on the
+seed and on the photographs alone: every variant is seen on the same ones, and differences are paired.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
+
+
+def summarise(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Means with 95 % intervals, for each mask kind and for `all` of them.
+
+    Args:
+        rows: One row per pair of image and mask, and metric: variant, seed, source, mask_kind, stratum, photograph,
+            pair, metric, value.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        A tidy table with the columns COLUMNS; n counts pairs.
+    """
+    rows = pd.concat([rows, rows.assign(mask_kind="all")]) if rows["mask_kind"].nunique() > 1 else rows
+    cells = []
+    for (source, kind, stratum), group in rows.groupby(["source", "mask_kind", "stratum"], sort=False):
+        wide = group.pivot(index=["photograph", "pair"], columns=["variant", "seed", "metric"], values="value")
+        draws = _resampled_means(wide, resamples, seed)
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0, method="nearest")
+        for i, (variant, run, metric) in enumerate(wide.columns):
+            cells.append((variant, run, source, kind, stratum, metric, wide.iloc[:, i].mean(), low[i], high[i], len(wide)))
+    return pd.DataFrame(cells, columns=COLUMNS)
+
+
+def compare(rows: pd.DataFrame, metric: str, variant: str, against: str, how: str, resamples: int, seed: int) -> tuple[float, float, float]:
+    """A variant's mean over another's (`ratio`), or minus it (`difference`), with its paired 95 % interval.
+
+    Args:
+        rows: One row per pair, of one source and stratum.
+
+    Returns:
+        Estimate, low, high.
+
+    Raises:
+        ValueError: `how` is neither, or a variant has no rows.
+    """
+    if how not in ("ratio", "difference"):
+        raise ValueError(f"how: got {how!r}, expected 'ratio' or 'difference'")
+    chosen = rows[(rows["metric"] == metric) & rows["variant"].isin([variant, against]) & (rows["mask_kind"] != "all")]
+    wide = chosen.pivot(index=["photograph", "pair"], columns="variant", values="value")
+    if not {variant, against} <= set(wide.columns):
+        raise ValueError(f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())}")
+    means = np.vstack([wide.mean(), _resampled_means(wide, resamples, seed)])
+    a, b = (means[:, wide.columns.get_loc(name)] for name in (variant, against))
+    values = a / b if how == "ratio" else a - b
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return float(values[0]), float(low), float(high)
+
+
+def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, resamples: int, seed: int) -> pd.DataFrame:
+    """`compare` for every variant, source and stratum, as a tidy table; the metric is named METRIC_HOW_to_AGAINST."""
+    cells = []
+    for (source, stratum), group in rows.groupby(["source", "stratum"], sort=False):
+        for variant in group["variant"].unique():
+            if variant != against:
+                estimate = compare(group, metric, variant, against, how, resamples, seed)
+                cells.append((variant, group["seed"].iloc[0], source, "all", stratum, f"{metric}_{how}_to_{against}", *estimate, group["pair"].nunique()))
+    return pd.DataFrame(cells, columns=COLUMNS)
+
+
+def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
+    """Numbers without an interval (parameters, MACs, steps) as rows of a tidy table."""
+    return pd.DataFrame([(variant, seed, "all", "all", "all", metric, value, None, None, 1) for metric, value in values.items()], columns=COLUMNS)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV with six significant digits, under a temporary name first, so that it is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    temporary.replace(path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table.
+
+    Raises:
+        FileNotFoundError: The table is missing; the message says what makes it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"table {path} is missing; expected a CSV, `make repro` makes it")
+    return pd.read_csv(path)
+
+
+def wide_table(table: pd.DataFrame, metrics: dict[str, str], **where: str) -> pd.DataFrame:
+    """A table for reading: variants down, metrics across, each cell `value [low, high]`.
+
+    Args:
+        table: A tidy table.
+        metrics: Metric -> format of its numbers, such as `.2f`; `e-5` shows multiples of 1e-5.
+        where: Column -> value that selects rows, such as source="own".
+    """
+    for column, value in where.items():
+        table = table[table[column] == value]
+    cells = {}
+    for metric, style in metrics.items():
+        chosen = table[table["metric"] == metric].set_index("variant")
+        cells[f"{metric} (1e-5)" if style == "e-5" else metric] = {v: _cell(row, style) for v, row in chosen.iterrows()}
+    order = [v for v in table["variant"].unique() if any(v in column for column in cells.values())]
+    return pd.DataFrame(cells).reindex(order).fillna("").rename_axis("variant").reset_index()
+
+
+def _cell(row: pd.Series, style: str) -> str:
+    scale, style = (1e5, ".2f") if style == "e-5" else (1, style)
+    value, low, high = (row[name] * scale if row[name] is not None else float("nan") for name in ("value", "low", "high"))
+    if np.isnan(low) or low == high == value:
+        return f"{value:{style}}"
+    return f"{value:{style}} [{low:{style}}, {high:{style}}]"
+
+
+def _resampled_means(wide: pd.DataFrame, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, columns): means over the images of photographs drawn with replacement, every column alike."""
+    groups = wide.groupby(level="photograph", sort=True)
+    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
+    rng = np.random.default_rng([seed, 20])
+    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples).astype(float)
+    infinite = np.isinf(sums)  # psnr_kept of an exact paste-back
+    means = weights @ np.where(infinite, 0, sums) / (weights @ counts)[:, None]
+    return np.where((weights > 0).astype(float) @ infinite > 0, np.inf, means)

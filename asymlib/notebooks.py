@@ -1,0 +1,100 @@
+"""Run a notebook of the pipeline: papermill, then everything that differs from run to run is cleared, so that a repeated
+run gives the same file and a second `dvc repro` finds nothing to do.
+
+    python -m asymlib.notebooks notebooks/01_x.ipynb results/default/notebooks/01_x.ipynb -p profile=default --publish
+"""
+
+import argparse
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import papermill
+
+
+def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
+    """Run a notebook from the project's root and keep what does not depend on the run.
+
+    Args:
+        source: The notebook, with a cell tagged `parameters`.
+        target: Where the executed one goes; its folder is made. On failure it holds what was reached.
+        parameters: Values for the tagged cell.
+
+    Raises:
+        ValueError: The notebook does not have one of the parameters (papermill alone would ignore it).
+        papermill.PapermillExecutionError: A cell failed.
+    """
+    known = defaults(source)
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"parameter: got {name!r}, expected one of {source}'s: {', '.join(known)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        papermill.execute_notebook(str(source), str(temporary), parameters, kernel_name="python3", progress_bar=False)
+        write(clean(nbformat.read(temporary, as_version=4)), target)
+    except papermill.PapermillExecutionError:
+        os.replace(temporary, target)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def defaults(source: Path) -> dict[str, str]:
+    """The parameters of a notebook's tagged cell, as text."""
+    return {name: str(ast.literal_eval(value["default"])) for name, value in papermill.inspect_notebook(str(source)).items()}
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop timestamps, durations, papermill's metadata and progress bars, in place; number the cells anew."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata["language_info"] = {"name": "python"}
+    count = 0
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{i:02d}"
+        for key in ("papermill", "execution", "scrolled"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            # a progress bar (and any warning) goes to stderr and differs at every run
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.get("metadata", {}).clear()
+                if "execution_count" in output:
+                    output["execution_count"] = count
+    return notebook
+
+
+def copy_outputs(executed: Path, source: Path) -> None:
+    """Put an executed notebook's outputs into the source, whose cells (but for papermill's injected one) are the same."""
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    write(clean(notebook), source)
+
+
+def write(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook under a temporary name first, so that it is whole or absent."""
+    temporary = path.with_name(f".{path.name}.partial")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m asymlib.notebooks", description="Execute a notebook of the pipeline.")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--publish", action="store_true", help="write the outputs back into SOURCE, for students to read, if the parameters are its own defaults")
+    arguments = parser.parse_args()
+    parameters = dict(p.split("=", 1) for p in arguments.parameter)
+    execute(arguments.source, arguments.target, parameters)
+    if arguments.publish and parameters == defaults(arguments.source):
+        copy_outputs(arguments.target, arguments.source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Run the pipeline under a profile: `python -m asymlib.profiles NAME`, which is what `make repro PROFILE=NAME` calls.
+
+`default` is `dvc repro` in place. Any other profile runs in a copy of the working tree under .profiles/NAME, because
+DVC keeps one lock file, which belongs to `default`; its results/NAME is copied back. The copy stays, so that a second
+run finds nothing to do.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from asymlib.project import project_root
+
+COMMITTED = "default"
+COMMIT_VARIABLE = "ASYMLIB_COMMIT"  # tells a copy, which has no git, which commit it was made of
+
+
+def run_profile(name: str, root: Path) -> int:
+    """Run `dvc repro` for a profile.
+
+    Args:
+        name: A profile of params.yaml.
+        root: The project.
+
+    Returns:
+        DVC's exit status.
+
+    Raises:
+        ValueError: No such profile.
+    """
+    known = yaml.safe_load((root / "params.yaml").read_text())["profiles"]
+    if name not in known:
+        raise ValueError(f"profile: got {name!r}, expected one of {', '.join(known)}")
+    place = root if name == COMMITTED else copy_tree(root, name)
+    environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1"}
+    status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode
+    made = place / "results" / name
+    if place != root and made.is_dir():
+        shutil.copytree(made, root / "results" / name, dirs_exist_ok=True)
+        shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock") if (place / "dvc.lock").is_file() else None
+    return status
+
+
+def copy_tree(root: Path, name: str) -> Path:
+    """Bring .profiles/NAME up to date with the working tree and set its profile; what a run made there stays."""
+    place = root / ".profiles" / name
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=True)
+    files = [f for f in listed.stdout.decode().split("\0") if f and not f.startswith("results/") and f != "dvc.lock" and (root / f).is_file()]
+    for file in files:
+        source, target = root / file, place / file
+        if not target.is_file() or source.read_bytes() != target.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    for folder in ("asymlib", "notebooks"):  # what was deleted or renamed must not live on in the copy
+        for target in (place / folder).rglob("*"):
+            if target.is_file() and target.relative_to(place).as_posix() not in files and "__pycache__" not in target.parts:
+                target.unlink()
+    params = place / "params.yaml"
+    params.write_text(params.read_text().replace(f"\nprofile: {COMMITTED}\n", f"\nprofile: {name}\n", 1))
+    (place / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    return place
+
+
+def commit(root: Path) -> str:
+    """The last commit that touched what decides the results; with `+` where the working tree differs from it."""
+    if COMMIT_VARIABLE in os.environ:
+        return os.environ[COMMIT_VARIABLE]
+    what = ["asymlib", "params.yaml", "requirements.lock"]
+    try:
+        found = subprocess.run(["git", "log", "-1", "--format=%h", "--", *what], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "--", *what], cwd=root, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found + "+" * bool(dirty)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m asymlib.profiles", description="Run the pipeline under a profile.")
+    parser.add_argument("profile")
+    try:
+        sys.exit(run_profile(parser.parse_args().profile, project_root()))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

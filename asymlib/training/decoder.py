@@ -1,0 +1,160 @@
+"""The one training loop of all decoders: official losses, two learning rates, masks drawn anew at every step.
+
+What the official recipe fixes (PAPER 2): Adam (0.5, 0.9), warm-up then cosine, sampled posterior of the *full* image,
+a full mask with probability 0.5, GAN and its discriminator switched on together at a start step.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.training_utils import EMAModel
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from asymlib.data.latents import Crops, to_tensor
+from asymlib.data.masks import training_masks
+from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.training.checkpoints import ResumeState
+from asymlib.training.losses import PatchDiscriminator, adaptive_weight, generator_loss, hinge_loss, reconstruction_loss
+
+
+class Validation(NamedTuple):
+    """One fixed batch: image (N, 3, s, s) in [-1, 1], its latent (posterior mean) and mask (N, 1, s, s), 1 = hole."""
+
+    image: torch.Tensor
+    latent: torch.Tensor
+    mask: torch.Tensor
+
+
+def batches(crops: Crops, settings, seed: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless (image, latent, mask, kl); batch i depends on (seed, i) alone, so a resumed run sees the same ones."""
+    step = start
+    while True:
+        rng = np.random.default_rng([seed, 3, step])
+        chosen = torch.from_numpy(rng.integers(0, len(crops.image), settings.batch))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        posterior = DiagonalGaussianDistribution(crops.moments[chosen])
+        mask = training_masks(settings.batch, crops.image.shape[-1], settings.full_mask_share, rng)
+        yield to_tensor(crops.image[chosen]), posterior.sample(generator), mask, posterior.kl().mean()
+        step += 1
+
+
+def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:
+    """The factor on every learning rate: linear from 0.01 to 1 over `warmup` steps, then cosine to `floor` (PAPER 2.1)."""
+    if step < warmup:
+        return 0.01 + 0.99 * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train_decoder(vqgan: AsymmetricVQGAN, crops: Crops, validation: Validation, settings, seed: int, perceptual: Callable,
+                  measure: Callable, inherits: bool, resume_path: Path | None = None, data_hash: str = "") -> list[dict]:
+    """Train the decoder in place; encoder, `quant_conv` and `post_quant_conv` are never touched.
+
+    Args:
+        vqgan: From `asymmetric_vqgan`; ends with the trained weights (their moving average if `settings.ema`).
+        crops: Training crops with cached moments.
+        validation: The fixed batch of the curves.
+        settings: The `training` section of params.yaml.
+        seed: Seed of batches, masks, posterior samples and the discriminator.
+        perceptual: Distance of two batches in [0, 1] -> (N,).
+        measure: (image, image_hat, mask) -> the named numbers of a point of the curve, pre_error and hole_psnr among them.
+        inherits: Whether the trunk started from the vanilla decoder and takes the inherited learning rate.
+        resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
+        data_hash: Identity of the data, so that a state of other data is not continued.
+
+    Returns:
+        The curve: rows of {step, loss, pre_error, hole_psnr} on the validation batch, step 0 included.
+
+    Raises:
+        FloatingPointError: The loss is not finite; the message names the step.
+    """
+    # optimisers: inherited weights slower than new ones; the discriminator has its own
+    groups = vqgan.new_and_inherited(inherits)
+    rates = {"inherited": settings.lr_inherited, "new": settings.lr_new}
+    parameters = [{"params": p, "lr": rates[name], "initial_lr": rates[name]} for name, p in groups.items() if p]
+    optimiser = torch.optim.Adam(parameters, betas=(0.5, 0.9))
+    trained = [p for group in parameters for p in group["params"]]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        discriminator = PatchDiscriminator(settings.discriminator_width)
+    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), lr=settings.lr_new, betas=(0.5, 0.9))
+    ema = EMAModel(trained, decay=settings.ema or 0.0, use_ema_warmup=False)
+
+    # continue a run that was killed
+    identity = {"settings": settings.model_dump(), "seed": seed, "config": dict(vqgan.config), "data": data_hash}
+    modules = {"decoder": vqgan.decoder, "discriminator": discriminator, "ema": ema,
+               "optimiser": optimiser, "discriminator_optimiser": discriminator_optimiser}
+    state = ResumeState(resume_path, identity, modules)
+    start, history = state.restore()
+
+    vqgan.train()
+    if not history:
+        history.append({"step": 0, "loss": float("nan")} | _validate(vqgan, validation, measure))
+    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, mininterval=5)
+    for step, (image, latent, mask, kl) in zip(progress, batches(crops, settings, seed, start), strict=False):
+        factor = learning_rate(step, settings.steps, settings.warmup, settings.lr_floor)
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        adversarial = settings.gan_start is not None and step >= settings.gan_start
+
+        # decoder: the whole image counts, in the hole and outside it
+        image_hat = vqgan.decode(latent, image, mask)
+        reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight)
+        loss = reconstruction + settings.kl_weight * kl
+        if adversarial:
+            g = generator_loss(discriminator(image_hat))
+            loss = loss + settings.gan_weight * adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight) * g
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss: got {loss.item()} at step {step}, expected a finite value; lower lr_new")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(trained, settings.clip)
+        optimiser.step()
+        ema.step(trained)
+
+        # discriminator, on what the decoder just made
+        if adversarial:
+            d = hinge_loss(discriminator(image), discriminator(image_hat.detach()))
+            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_new * factor
+            discriminator_optimiser.zero_grad(set_to_none=True)
+            d.backward()
+            discriminator_optimiser.step()
+
+        # curves, on a batch that never changes
+        if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
+            ema.store(trained)
+            ema.copy_to(trained)
+            history.append({"step": step + 1, "loss": loss.item() / image[0].numel()} | _validate(vqgan, validation, measure))
+            ema.restore(trained)
+            progress.set_postfix({k: f"{history[-1][k]:.3g}" for k in ("loss", "pre_error", "hole_psnr")})
+        state.keep(step + 1, history)
+    ema.copy_to(trained)
+    state.clear()
+    vqgan.eval()
+    return history
+
+
+@torch.no_grad()
+def _validate(vqgan: AsymmetricVQGAN, batch: Validation, measure: Callable) -> dict[str, float]:
+    point = measure(batch.image, vqgan.eval().decode(batch.latent, batch.image, batch.mask), batch.mask)
+    vqgan.train()
+    return point
+
+
+@torch.no_grad()
+def decode_macs(vqgan: AsymmetricVQGAN, size: int) -> int:
+    """Multiply-accumulates of one conditioned decode at `size` px (half of what torch counts as FLOPs).
+
+    A training step costs about three times that for each image: forward, and backward for inputs and weights.
+    """
+    latent = torch.zeros(1, vqgan.config.latent_channels, size // vqgan.factor, size // vqgan.factor)
+    with FlopCounterMode(display=False) as counter:
+        vqgan.decode(latent, torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size))
+    return counter.get_total_flops() // 2
