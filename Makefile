@@ -2,6 +2,7 @@
 # make test    unit and property tests, the smoke pipeline, and every notebook
 # make lab     open the notebooks in JupyterLab
 # make lint    check the code's and the notebooks' format
+# make readme  rewrite the README's tables from results/
 # Each builds .venv when it is missing or when its requirements have changed.
 
 PROFILE ?= default
@@ -12,7 +13,7 @@ STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum |
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lab lint
+.PHONY: repro test lab lint readme
 
 repro: $(STAMP)
 	python -m asymlib.profiles $(PROFILE)
@@ -26,6 +27,9 @@ lab: $(STAMP)
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .
+
+readme: $(STAMP)
+	python -m asymlib.evaluation.report
 
 $(STAMP):
 	$(PYTHON) -m venv .venv

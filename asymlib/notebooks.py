@@ -1,4 +1,4 @@
-"""Run a notebook of the pipeline: papermill, then everything that differs from run to run is cleared, so that a repeated
+"""Run a notebook of the pipeline: papermill, then what differs from run to run is cleared, so that a repeated
 run gives the same file and a second `dvc repro` finds nothing to do.
 
     python -m asymlib.notebooks notebooks/01_x.ipynb results/default/notebooks/01_x.ipynb -p profile=default --publish
@@ -30,7 +30,7 @@ def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
         if name not in known:
             raise ValueError(f"parameter: got {name!r}, expected one of {source}'s: {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = target.with_name(f".{target.stem}.partial.ipynb")
     try:
         papermill.execute_notebook(str(source), str(temporary), parameters, kernel_name="python3", progress_bar=False)
         write(clean(nbformat.read(temporary, as_version=4)), target)
@@ -43,7 +43,9 @@ def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
 
 def defaults(source: Path) -> dict[str, str]:
     """The parameters of a notebook's tagged cell, as text."""
-    return {name: str(ast.literal_eval(value["default"])) for name, value in papermill.inspect_notebook(str(source)).items()}
+    return {
+        name: str(ast.literal_eval(value["default"])) for name, value in papermill.inspect_notebook(str(source)).items()
+    }
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -70,7 +72,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def copy_outputs(executed: Path, source: Path) -> None:
-    """Put an executed notebook's outputs into the source, whose cells (but for papermill's injected one) are the same."""
+    """Put an executed notebook's outputs into the source, whose cells (but for the injected one) are the same."""
     notebook = nbformat.read(executed, as_version=4)
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     write(clean(notebook), source)
@@ -84,11 +86,17 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m asymlib.notebooks", description="Execute a notebook of the pipeline.")
+    parser = argparse.ArgumentParser(
+        prog="python -m asymlib.notebooks", description="Execute a notebook of the pipeline."
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--publish", action="store_true", help="write the outputs back into SOURCE, for students to read, if the parameters are its own defaults")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write the outputs back into SOURCE, for students to read, if the parameters are its own defaults",
+    )
     arguments = parser.parse_args()
     parameters = dict(p.split("=", 1) for p in arguments.parameter)
     execute(arguments.source, arguments.target, parameters)

@@ -174,7 +174,8 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"params.yaml, profile {profile}, {where}: got {first['input']!r}, expected: {first['msg']}") from None
+        raise ValueError(
+            f"params.yaml, profile {profile}, {where}: got {first['input']!r}, expected: {first['msg']}"
+        ) from None
     torch.set_num_threads(params.threads)
     return params
-

@@ -37,20 +37,32 @@ def run_profile(name: str, root: Path) -> int:
     if name not in known:
         raise ValueError(f"profile: got {name!r}, expected one of {', '.join(known)}")
     place = root if name == COMMITTED else copy_tree(root, name)
-    environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
+    environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1", "PATH": path}
     status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():
         shutil.copytree(made, root / "results" / name, dirs_exist_ok=True)
-        shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock") if (place / "dvc.lock").is_file() else None
+        shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock") if (
+            place / "dvc.lock"
+        ).is_file() else None
     return status
 
 
 def copy_tree(root: Path, name: str) -> Path:
     """Bring .profiles/NAME up to date with the working tree and set its profile; what a run made there stays."""
     place = root / ".profiles" / name
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=True)
-    files = [f for f in listed.stdout.decode().split("\0") if f and not f.startswith("results/") and f != "dvc.lock" and (root / f).is_file()]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    files = [
+        f
+        for f in listed.stdout.decode().split("\0")
+        if f and not f.startswith("results/") and f != "dvc.lock" and (root / f).is_file()
+    ]
     for file in files:
         source, target = root / file, place / file
         if not target.is_file() or source.read_bytes() != target.read_bytes():
@@ -58,7 +70,11 @@ def copy_tree(root: Path, name: str) -> Path:
             shutil.copy(source, target)
     for folder in ("asymlib", "notebooks"):  # what was deleted or renamed must not live on in the copy
         for target in (place / folder).rglob("*"):
-            if target.is_file() and target.relative_to(place).as_posix() not in files and "__pycache__" not in target.parts:
+            if (
+                target.is_file()
+                and target.relative_to(place).as_posix() not in files
+                and "__pycache__" not in target.parts
+            ):
                 target.unlink()
     params = place / "params.yaml"
     params.write_text(params.read_text().replace(f"\nprofile: {COMMITTED}\n", f"\nprofile: {name}\n", 1))
@@ -72,8 +88,12 @@ def commit(root: Path) -> str:
         return os.environ[COMMIT_VARIABLE]
     what = ["asymlib", "params.yaml", "requirements.lock"]
     try:
-        found = subprocess.run(["git", "log", "-1", "--format=%h", "--", *what], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "--", *what], cwd=root, capture_output=True, text=True, check=True).stdout
+        found = subprocess.run(
+            ["git", "log", "-1", "--format=%h", "--", *what], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--", *what], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found + "+" * bool(dirty)

@@ -26,6 +26,6 @@ def project_root(start: Path | None = None) -> Path:
 
 
 def user_path(path: str | Path) -> Path:
-    """A path of params.yaml: relative ones start at the project's root, also inside a profile's copy (.profiles/NAME)."""
+    """A path of params.yaml: a relative one starts at the project's root, also in a profile's copy (.profiles/NAME)."""
     root = project_root()
     return (root.parents[1] if root.parent.name == ".profiles" else root) / path

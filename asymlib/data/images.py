@@ -7,6 +7,7 @@ photograph with `train` or `val`.
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +20,22 @@ from asymlib.data.photographs import Photograph, folder_photographs, packaged_ph
 from asymlib.data.procedural import procedural_image
 
 SPLITS = ("train", "val", "test", "gallery")
+
+
+class Pairs(NamedTuple):
+    """Images with their masks: image (N, 3, H, W) in [-1, 1], mask (N, 1, H, W) with 1 = hole, and for each pair a table
+    row with (at least) the columns mask, photograph, stratum and kind."""
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    table: pd.DataFrame
+
+
+def to_tensor(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """(N, H, W, 3) uint8 array, or (N, 3, H, W) uint8 tensor, -> (N, 3, H, W) float in [-1, 1]."""
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
+    return pixels.float() / 127.5 - 1
 
 
 def make_images(settings, seed: int, folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -94,14 +111,14 @@ def load_images(folder: Path, split: str) -> tuple[torch.Tensor, pd.DataFrame]:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), table
 
 
-def load_pairs(images: Path, masks: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
-    """Every mask of a split with its image: image (N, 3, H, W) uint8, mask (N, 1, H, W) float with 1 = hole, and a
-    table with the columns of both manifests."""
+def load_pairs(images: Path, masks: Path, split: str) -> Pairs:
+    """Every mask of a split with its image, see `Pairs`; the table has the columns of both manifests."""
     pixels, table = load_images(images, split)
     pairs = _manifest(masks).query("split == @split").drop(columns=["split", "sha256"])
     pairs = pairs.merge(table.reset_index(names="position"), on="image", validate="many_to_one")
     mask = np.stack([np.asarray(Image.open(masks / split / f"{name}.png")) for name in pairs["mask"]])
-    return pixels[pairs["position"].to_numpy()], torch.from_numpy(mask > 127)[:, None].float(), pairs.drop(columns="position")
+    hole = torch.from_numpy(mask > 127)[:, None].float()
+    return Pairs(to_tensor(pixels[pairs["position"].to_numpy()]), hole, pairs.drop(columns="position"))
 
 
 def _manifest(folder: Path) -> pd.DataFrame:

@@ -1,10 +1,12 @@
-"""Images as tensors, and cached latents: the frozen encoder runs once per crop, not once per training step."""
+"""Cached latents: the frozen encoder runs once per crop, not once per training step."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+
+from asymlib.data.images import to_tensor
 
 
 class Crops(NamedTuple):
@@ -15,13 +17,6 @@ class Crops(NamedTuple):
 
     image: torch.Tensor
     moments: torch.Tensor
-
-
-def to_tensor(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 array, or (N, 3, H, W) uint8 tensor, -> (N, 3, H, W) float in [-1, 1]."""
-    if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
-    return pixels.float() / 127.5 - 1
 
 
 @torch.no_grad()

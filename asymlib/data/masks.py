@@ -1,5 +1,5 @@
 """Masks: 1 = hole, 0 = keep, everywhere. The one place that normalises them, the official training distribution
-(PAPER 2.4), and the five kinds that evaluation uses."""
+(LaMa's `random_thick_256.yaml`), and the five kinds that evaluation uses."""
 
 import cv2
 import numpy as np

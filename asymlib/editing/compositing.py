@@ -1,4 +1,4 @@
-"""Paste-back: what most users do today, and the comparator that the paper lacks (PAPER 0.3)."""
+"""Paste-back: what most users do today, and the comparator that the paper lacks."""
 
 import torch
 

@@ -4,13 +4,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from asymlib.data.latents import to_tensor
+from asymlib.data.images import to_tensor
 from asymlib.data.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.inpainter import LatentInpainter
 
 
-def inpaint(photo: Image.Image, mask: Image.Image, model: LatentInpainter, decoder: AsymmetricVQGAN, steps: int = 20, seed: int = 0) -> Image.Image:
+def inpaint(
+    photo: Image.Image,
+    mask: Image.Image,
+    model: LatentInpainter,
+    decoder: AsymmetricVQGAN,
+    steps: int = 20,
+    seed: int = 0,
+) -> Image.Image:
     """Fill the white part of the mask.
 
     Args:
@@ -34,7 +41,9 @@ def inpaint(photo: Image.Image, mask: Image.Image, model: LatentInpainter, decod
     with torch.no_grad():
         masked_latent = decoder.encode((1 - hole) * image)
         height, width = (decoder.factor * side for side in masked_latent.shape[-2:])
-        padded = torch.nn.functional.pad(hole, (0, width - hole.shape[-1], 0, height - hole.shape[-2]), mode="replicate")
+        padded = torch.nn.functional.pad(
+            hole, (0, width - hole.shape[-1], 0, height - hole.shape[-2]), mode="replicate"
+        )
         latent = model.sample(masked_latent, padded, steps, seed)
         image_hat = decoder.decode(latent, image=image, mask=hole)
     pixels = ((image_hat[0].clamp(-1, 1) + 1) * 127.5).round().byte()

@@ -1,5 +1,6 @@
-"""Every metric of the tables, once (DESIGN section 6): x is the reference and y the result, both in [0, 1]; m = 1 in the
-hole. All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,)."""
+"""Every metric of the tables, once: x is the reference and y the result, both in [0, 1]; m = 1 in the hole.
+
+All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,)."""
 
 import torch
 from torch.nn.functional import conv2d, max_pool2d, pad
@@ -8,7 +9,7 @@ from asymlib.models.features import EffNetFeatures
 
 
 def to_uint8(image: torch.Tensor) -> torch.Tensor:
-    """[0, 1] -> uint8, rounded, not truncated (truncation alone costs 0.77e-5 of pre_error: PAPER 3.2)."""
+    """[0, 1] -> uint8, rounded, not truncated (truncation alone costs 0.77e-5 of pre_error)."""
     return (image.clamp(0, 1) * 255).round().byte()
 
 
@@ -20,7 +21,7 @@ def pre_error(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
         >>> pre_error(x, x + torch.tensor([0.5, 1.0]), m)  # the hole's error does not count
         tensor([0.2500])
 
-    Source: the official `eval.py` before its removal, with a denominator (PAPER 3.2).
+    Source: the official `eval.py` before its removal (commit aa62f45^), which had no denominator.
     """
     return _masked_mean((y - x).square(), 1 - m)
 
@@ -69,7 +70,7 @@ def hole_psnr(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
 
 
 def hole_effnet_distance(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
-    """`effnet_distance` of the hole's bounding crop (at least 32 px a side), with the reference pasted outside the hole."""
+    """`effnet_distance` of the hole's bounding crop (at least 32 px a side), with the reference pasted outside."""
     distances = []
     for reference, result, mask in zip(x, y, m, strict=True):
         rows, columns = bounding_crop(mask, smallest=32)
@@ -93,6 +94,13 @@ def changed_pixels(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.T
     """Share of the known pixels that differ in any channel, once y is saved with 8 bits."""
     changed = (to_uint8(y) != to_uint8(x)).any(1, keepdim=True).float()
     return _masked_mean(changed, (m == 0).float())
+
+
+@torch.no_grad()
+def curve_point(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """The two numbers that a training curve follows, means over images in [-1, 1]: pre_error and hole_psnr."""
+    x, y = (reference + 1) / 2, (image_hat.clamp(-1, 1) + 1) / 2
+    return {"pre_error": float(pre_error(x, y, mask).mean()), "hole_psnr": float(hole_psnr(x, y, mask).mean())}
 
 
 def bounding_crop(mask: torch.Tensor, smallest: int = 1) -> tuple[slice, slice]:

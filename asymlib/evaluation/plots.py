@@ -12,11 +12,25 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by the colour-blind
 COLOURS = {
-    "vanilla": "#000000", "vanilla_finetuned": "#999999", "vanilla_paste_hard": "#56B4E9", "base": "#D55E00",
-    "large_1.5x": "#E69F00", "large_2x": "#009E73", "large_2x_without_branch": "#CC79A7", "pca": "#0072B2",
+    "vanilla": "#000000",
+    "vanilla_finetuned": "#999999",
+    "vanilla_paste_hard": "#56B4E9",
+    "base": "#D55E00",
+    "large_1.5x": "#E69F00",
+    "large_2x": "#009E73",
+    "large_2x_without_branch": "#CC79A7",
+    "pca": "#0072B2",
 }
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-         "figure.dpi": 100, "savefig.dpi": 100, "svg.hashsalt": "asymlib"}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "svg.hashsalt": "asymlib",
+}
 HOLE_COLOUR = np.array([255, 0, 200], np.uint8)
 
 
@@ -28,7 +42,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     temporary.replace(path)
 
 
-def show_pictures(rows: list[list[torch.Tensor]], titles: list[str], outline: list[torch.Tensor | None] | None = None, zoom: int = 1) -> Figure:
+def show_pictures(
+    rows: list[list[torch.Tensor]], titles: list[str], outline: list[torch.Tensor | None] | None = None, zoom: int = 1
+) -> Figure:
     """A grid of pictures at integer zoom.
 
     Args:
@@ -76,7 +92,9 @@ def plot_intervals(tables: dict[str, pd.DataFrame], metric: str, label: str, log
         log: Logarithmic axis; values of exactly 0 are written beside it instead.
     """
     with matplotlib.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(tables), figsize=(3.1 * len(tables), 2.6), sharey=True, squeeze=False, layout="constrained")
+        figure, panels = plt.subplots(
+            1, len(tables), figsize=(3.1 * len(tables), 2.6), sharey=True, squeeze=False, layout="constrained"
+        )
         for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
             cells = table[table["metric"] == metric]
             for y, cell in enumerate(cells.itertuples()):
@@ -93,21 +111,25 @@ def plot_intervals(tables: dict[str, pd.DataFrame], metric: str, label: str, log
     return figure
 
 
-def plot_curves(curves: dict[str, pd.DataFrame], vanilla: dict[str, float]) -> Figure:
-    """pre_error and hole PSNR on the validation batch over the training steps, with vanilla's as a dotted line.
+def plot_curves(
+    curves: dict[str, pd.DataFrame], vanilla: dict[str, float], x: str = "step", label: str = "training step"
+) -> Figure:
+    """pre_error and hole PSNR on the validation batch over training, with vanilla's as a dotted line.
 
     Args:
         curves: Variant -> rows of {step, pre_error, hole_psnr}.
         vanilla: The vanilla decoder's pre_error and hole_psnr on the same batch.
+        x: Column of the horizontal axis.
+        label: Its label with the unit.
     """
     with matplotlib.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
         labels = {"pre_error": "pre_error (mean square, images in [0, 1])", "hole_psnr": "hole PSNR (dB)"}
-        for axes, (metric, label) in zip(panels, labels.items(), strict=True):
+        for axes, (metric, title) in zip(panels, labels.items(), strict=True):
             for variant, curve in curves.items():
-                axes.plot(curve["step"], curve[metric], color=COLOURS.get(variant), label=variant)
+                axes.plot(curve[x], curve[metric], color=COLOURS.get(variant), label=variant)
             axes.axhline(vanilla[metric], color="black", linestyle=":", label="vanilla")
-            axes.set(xlabel="training step", ylabel=label)
+            axes.set(xlabel=label, ylabel=title)
         panels[0].set_yscale("log")
         panels[1].legend(frameon=False, fontsize=8)
         plt.close(figure)

@@ -1,11 +1,10 @@
-"""How decoders are compared: one latent, one mask, one reference for all of them (DESIGN section 6).
+"""How decoders are compared: one latent, one mask, one reference for all of them.
 
 Three sources of the latent: `own`, encoded from the full image; `swapped`, the hole's latent from another photograph,
 with that photograph's pixels as the reference in the hole; `inpainted`, from the latent diffusion model.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,8 +12,8 @@ import torch
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from asymlib.data.images import load_pairs
-from asymlib.data.latents import encode_means, to_tensor
+from asymlib.data.images import Pairs
+from asymlib.data.latents import encode_means
 from asymlib.editing.compositing import paste_hard
 from asymlib.evaluation import metrics
 from asymlib.models.decoder import load_vqgan
@@ -25,21 +24,6 @@ SOURCES = ("own", "swapped", "inpainted")
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Pairs(NamedTuple):
-    """Images with their masks: image (N, 3, H, W) in [-1, 1], mask (N, 1, H, W) with 1 = hole, and for each pair a table
-    row with (at least) the columns mask, photograph, stratum and kind."""
-
-    image: torch.Tensor
-    mask: torch.Tensor
-    table: pd.DataFrame
-
-
-def read_pairs(images: Path, masks: Path, split: str) -> Pairs:
-    """The pairs of a split, see `load_pairs`."""
-    pixels, mask, table = load_pairs(images, masks, split)
-    return Pairs(to_tensor(pixels), mask, table)
-
-
 class Task(NamedTuple):
     """What a decoder is given, and what it should return: latent, and reference (N, 3, H, W) in [-1, 1]."""
 
@@ -47,7 +31,9 @@ class Task(NamedTuple):
     reference: torch.Tensor
 
 
-def make_tasks(first_stage, inpainter: LatentInpainter, pairs: Pairs, sampling_steps: int, seed: int) -> dict[str, Task]:
+def make_tasks(
+    first_stage, inpainter: LatentInpainter, pairs: Pairs, sampling_steps: int, seed: int
+) -> dict[str, Task]:
     """The latents of the three sources.
 
     Args:
@@ -63,7 +49,9 @@ def make_tasks(first_stage, inpainter: LatentInpainter, pairs: Pairs, sampling_s
     masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
     return {
         "own": Task(own, pairs.image),
-        "swapped": Task(torch.where(small.bool(), own[other], own), torch.where(pairs.mask.bool(), pairs.image[other], pairs.image)),
+        "swapped": Task(
+            torch.where(small.bool(), own[other], own), torch.where(pairs.mask.bool(), pairs.image[other], pairs.image)
+        ),
         "inpainted": Task(inpainter.sample(masked, pairs.mask, sampling_steps, seed), pairs.image),
     }
 
@@ -79,7 +67,9 @@ def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
         around = [(i + len(photographs) // 2 + j) % len(photographs) for j in range(len(photographs))]
         fitting = [j for j in around if strata[j] == stratum and photographs[j] != photograph]
         if not fitting:
-            raise ValueError(f"photographs: got only {photograph!r} in stratum {stratum!r}, expected at least two to swap between")
+            raise ValueError(
+                f"photographs: got only {photograph!r} in stratum {stratum!r}, expected at least two to swap between"
+            )
         others.append(fitting[0])
     return others
 
@@ -121,7 +111,9 @@ def evaluate(decoders: dict[str, Decode], tasks: dict[str, Task], pairs: Pairs, 
 
 
 @torch.no_grad()
-def measure(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures) -> dict[str, torch.Tensor]:
+def measure(
+    reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures
+) -> dict[str, torch.Tensor]:
     """All metrics per image.
 
     Args:
@@ -152,16 +144,13 @@ def measure(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor
     }
 
 
-@torch.no_grad()
-def curve_point(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
-    """The two numbers that a training curve follows, means over images in [-1, 1]: pre_error and hole_psnr."""
-    x, y = (reference + 1) / 2, (image_hat.clamp(-1, 1) + 1) / 2
-    return {"pre_error": float(metrics.pre_error(x, y, mask).mean()), "hole_psnr": float(metrics.hole_psnr(x, y, mask).mean())}
-
-
 def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source: str, seed: int) -> pd.DataFrame:
     """Rows of one pair and metric each: variant, seed, source, mask_kind, stratum, photograph, pair, metric, value."""
-    table = pairs.table.rename(columns={"kind": "mask_kind", "mask": "pair"})[["mask_kind", "stratum", "photograph", "pair"]]
-    parts = [table.assign(variant=variant, seed=seed, source=source, metric=metric, value=value.double().numpy())
-             for metric, value in values.items()]
+    table = pairs.table.rename(columns={"kind": "mask_kind", "mask": "pair"})[
+        ["mask_kind", "stratum", "photograph", "pair"]
+    ]
+    parts = [
+        table.assign(variant=variant, seed=seed, source=source, metric=metric, value=value.double().numpy())
+        for metric, value in values.items()
+    ]
     return pd.concat(parts, ignore_index=True)

@@ -4,7 +4,8 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 
-from asymlib.data.latents import encode_means, to_tensor
+from asymlib.data.images import to_tensor
+from asymlib.data.latents import encode_means
 from asymlib.evaluation import metrics
 from asymlib.models.features import EffNetFeatures
 from asymlib.models.pca import PatchPCA
@@ -22,7 +23,9 @@ def psnr(image: torch.Tensor, image_hat: torch.Tensor) -> torch.Tensor:
     return -10 * torch.log10(((image_hat - image) / 2).square().mean((1, 2, 3)))
 
 
-def reconstruction_rows(first_stage: AutoencoderKL, pca: PatchPCA, pixels: torch.Tensor, table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def reconstruction_rows(
+    first_stage: AutoencoderKL, pca: PatchPCA, pixels: torch.Tensor, table: pd.DataFrame, seed: int
+) -> pd.DataFrame:
     """One row per image and metric (psnr, effnet_distance) for `pca` and `vanilla`; see `tables.summarise`.
 
     Args:
@@ -30,9 +33,21 @@ def reconstruction_rows(first_stage: AutoencoderKL, pca: PatchPCA, pixels: torch
         table: The images' rows of the manifest.
     """
     image, features, parts = to_tensor(pixels), EffNetFeatures(), []
-    for variant, image_hat in {"pca": pca.decode(pca.encode(image)).clamp(-1, 1), "vanilla": reconstruct(first_stage, image)}.items():
+    for variant, image_hat in {
+        "pca": pca.decode(pca.encode(image)).clamp(-1, 1),
+        "vanilla": reconstruct(first_stage, image),
+    }.items():
         distance = metrics.effnet_distance((image + 1) / 2, (image_hat + 1) / 2, features)
         for metric, value in {"psnr": psnr(image, image_hat), "effnet_distance": distance}.items():
-            parts.append(table[["stratum", "photograph"]].assign(
-                pair=table["image"], mask_kind="all", variant=variant, seed=seed, source="own", metric=metric, value=value.double().numpy()))
+            parts.append(
+                table[["stratum", "photograph"]].assign(
+                    pair=table["image"],
+                    mask_kind="all",
+                    variant=variant,
+                    seed=seed,
+                    source="own",
+                    metric=metric,
+                    value=value.double().numpy(),
+                )
+            )
     return pd.concat(parts, ignore_index=True)

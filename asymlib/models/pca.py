@@ -1,4 +1,4 @@
-"""The linear code of the latent's size: a PCA of f x f patches. Any first stage must beat it; ours also starts from it."""
+"""The linear code of the latent's size, a PCA of f x f patches. Any first stage must beat it; ours starts from it."""
 
 import torch
 from sklearn.decomposition import PCA

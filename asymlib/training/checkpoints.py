@@ -38,7 +38,7 @@ class ResumeState:
 
     Args:
         path: The file; None keeps nothing.
-        identity: Whatever decides the run's result (settings, hash of the data). A state of another identity is ignored.
+        identity: Whatever decides the run's result (settings, hash of the data); a state of another one is ignored.
         modules: Modules and optimisers by name; anything with `state_dict` and `load_state_dict`.
         every: Steps between two writes.
     """

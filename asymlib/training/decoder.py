@@ -1,6 +1,7 @@
 """The one training loop of all decoders: official losses, two learning rates, masks drawn anew at every step.
 
-What the official recipe fixes (PAPER 2): Adam (0.5, 0.9), warm-up then cosine, sampled posterior of the *full* image,
+What the official recipe fixes (`autoencoder.py`, `lr_scheduler.py`):
+Adam (0.5, 0.9), warm-up then cosine, sampled posterior of the *full* image,
 a full mask with probability 0.5, GAN and its discriminator switched on together at a start step.
 """
 
@@ -16,7 +17,8 @@ from diffusers.training_utils import EMAModel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from asymlib.data.latents import Crops, to_tensor
+from asymlib.data.images import to_tensor
+from asymlib.data.latents import Crops
 from asymlib.data.masks import training_masks
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.training.checkpoints import ResumeState
@@ -31,7 +33,9 @@ class Validation(NamedTuple):
     mask: torch.Tensor
 
 
-def batches(crops: Crops, settings, seed: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+def batches(
+    crops: Crops, settings, seed: int, start: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Endless (image, latent, mask, kl); batch i depends on (seed, i) alone, so a resumed run sees the same ones."""
     step = start
     while True:
@@ -45,15 +49,25 @@ def batches(crops: Crops, settings, seed: int, start: int) -> Iterator[tuple[tor
 
 
 def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:
-    """The factor on every learning rate: linear from 0.01 to 1 over `warmup` steps, then cosine to `floor` (PAPER 2.1)."""
+    """The factor on every learning rate: linear from 0.01 to 1 over `warmup` steps, then cosine to `floor`."""
     if step < warmup:
         return 0.01 + 0.99 * step / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train_decoder(vqgan: AsymmetricVQGAN, crops: Crops, validation: Validation, settings, seed: int, perceptual: Callable,
-                  measure: Callable, inherits: bool, resume_path: Path | None = None, data_hash: str = "") -> list[dict]:
+def train_decoder(
+    vqgan: AsymmetricVQGAN,
+    crops: Crops,
+    validation: Validation,
+    settings,
+    seed: int,
+    perceptual: Callable,
+    measure: Callable,
+    inherits: bool,
+    resume_path: Path | None = None,
+    data_hash: str = "",
+) -> list[dict]:
     """Train the decoder in place; encoder, `quant_conv` and `post_quant_conv` are never touched.
 
     Args:
@@ -63,7 +77,7 @@ def train_decoder(vqgan: AsymmetricVQGAN, crops: Crops, validation: Validation, 
         settings: The `training` section of params.yaml.
         seed: Seed of batches, masks, posterior samples and the discriminator.
         perceptual: Distance of two batches in [0, 1] -> (N,).
-        measure: (image, image_hat, mask) -> the named numbers of a point of the curve, pre_error and hole_psnr among them.
+        measure: (image, image_hat, mask) -> the named numbers of a point of the curve.
         inherits: Whether the trunk started from the vanilla decoder and takes the inherited learning rate.
         resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
         data_hash: Identity of the data, so that a state of other data is not continued.
@@ -88,8 +102,13 @@ def train_decoder(vqgan: AsymmetricVQGAN, crops: Crops, validation: Validation, 
 
     # continue a run that was killed
     identity = {"settings": settings.model_dump(), "seed": seed, "config": dict(vqgan.config), "data": data_hash}
-    modules = {"decoder": vqgan.decoder, "discriminator": discriminator, "ema": ema,
-               "optimiser": optimiser, "discriminator_optimiser": discriminator_optimiser}
+    modules = {
+        "decoder": vqgan.decoder,
+        "discriminator": discriminator,
+        "ema": ema,
+        "optimiser": optimiser,
+        "discriminator_optimiser": discriminator_optimiser,
+    }
     state = ResumeState(resume_path, identity, modules)
     start, history = state.restore()
 
@@ -131,7 +150,9 @@ def train_decoder(vqgan: AsymmetricVQGAN, crops: Crops, validation: Validation, 
         if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
             ema.store(trained)
             ema.copy_to(trained)
-            history.append({"step": step + 1, "loss": loss.item() / image[0].numel()} | _validate(vqgan, validation, measure))
+            history.append(
+                {"step": step + 1, "loss": loss.item() / image[0].numel()} | _validate(vqgan, validation, measure)
+            )
             ema.restore(trained)
             progress.set_postfix({k: f"{history[-1][k]:.3g}" for k in ("loss", "pre_error", "hole_psnr")})
         state.keep(step + 1, history)
@@ -154,7 +175,9 @@ def decode_macs(vqgan: AsymmetricVQGAN, size: int) -> int:
 
     A training step costs about three times that for each image: forward, and backward for inputs and weights.
     """
-    latent = torch.zeros(1, vqgan.config.latent_channels, size // vqgan.factor, size // vqgan.factor)
+    device, side = vqgan.decoder.conv_out.weight.device, size // vqgan.factor
+    latent = torch.zeros(1, vqgan.config.latent_channels, side, side, device=device)
+    image, mask = (torch.zeros(1, channels, size, size, device=device) for channels in (3, 1))
     with FlopCounterMode(display=False) as counter:
-        vqgan.decode(latent, torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size))
+        vqgan.decoder(vqgan.post_quant_conv(latent), image, mask)
     return counter.get_total_flops() // 2

@@ -61,9 +61,15 @@ def make_first_stage(settings, seed: int, out: Path, resume_path: Path | None = 
     return history
 
 
-def sample_crops(images: Sequence[np.ndarray], half_size: Sequence[np.ndarray], size: int, count: int, half_share: float,
-                 rng: np.random.Generator) -> torch.Tensor:
-    """Random square crops with random mirror, (count, 3, size, size) in [-1, 1]; a share comes from half-size images."""
+def sample_crops(
+    images: Sequence[np.ndarray],
+    half_size: Sequence[np.ndarray],
+    size: int,
+    count: int,
+    half_share: float,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Random square crops, mirrored at random: (count, 3, size, size) in [-1, 1]; a share of half-size images."""
     crops = []
     for _ in range(count):
         source = half_size if rng.random() < half_share else images
@@ -74,8 +80,9 @@ def sample_crops(images: Sequence[np.ndarray], half_size: Sequence[np.ndarray], 
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_first_stage(model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int,
-                      resume_path: Path | None = None) -> tuple[EMAModel, list[dict]]:
+def train_first_stage(
+    model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int, resume_path: Path | None = None
+) -> tuple[EMAModel, list[dict]]:
     """Train in place and return the moving average of the weights with the curve.
 
     Args:
@@ -94,9 +101,11 @@ def train_first_stage(model: AutoencoderKL, images: Sequence[np.ndarray], settin
     ema = EMAModel(model.parameters(), decay=settings.ema)
     encoder_part = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder_part = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
-    phases = [("encoder", settings.encoder_steps, settings.lr_warm, encoder_part),
-              ("decoder", settings.decoder_steps, settings.lr_warm, decoder_part),
-              ("joint", settings.joint_steps, settings.lr_joint, [*encoder_part, *decoder_part])]
+    phases = [
+        ("encoder", settings.encoder_steps, settings.lr_warm, encoder_part),
+        ("decoder", settings.decoder_steps, settings.lr_warm, decoder_part),
+        ("joint", settings.joint_steps, settings.lr_joint, [*encoder_part, *decoder_part]),
+    ]
     optimisers = {name: torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99)) for name, _, lr, parameters in phases}
     identity = {"settings": settings.model_dump(), "seed": seed, "images": len(images)}
     state = ResumeState(resume_path, identity, {"model": model, "ema": ema, **optimisers})
@@ -115,7 +124,10 @@ def train_first_stage(model: AutoencoderKL, images: Sequence[np.ndarray], settin
 
         if phase == "encoder":
             posterior = model.encode(image).latent_dist
-            loss = mse_loss(posterior.mean, pca.encode(image)) + 0.01 * (posterior.logvar - START_LOG_VARIANCE).square().mean()
+            loss = (
+                mse_loss(posterior.mean, pca.encode(image))
+                + 0.01 * (posterior.logvar - START_LOG_VARIANCE).square().mean()
+            )
             error = mse_loss(pca.decode(posterior.mean.detach()), image)
         else:
             if phase == "decoder":

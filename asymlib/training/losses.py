@@ -1,4 +1,4 @@
-"""The official losses (PAPER 2.2): L1 + perceptual distance, and a hinge PatchGAN with an adaptive weight.
+"""The official losses: L1 + perceptual distance, and a hinge PatchGAN with an adaptive weight.
 
 All of them look at the whole image, known pixels included: officially the mask weights no loss.
 """
@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn.functional import relu
 
 
-def reconstruction_loss(image_hat: torch.Tensor, image: torch.Tensor, perceptual: Callable, weight: float) -> torch.Tensor:
+def reconstruction_loss(
+    image_hat: torch.Tensor, image: torch.Tensor, perceptual: Callable, weight: float
+) -> torch.Tensor:
     """Sum over pixels and channels of |x - xr| + weight P(x, xr), divided by the batch.
 
     Args:
@@ -38,8 +40,11 @@ class PatchDiscriminator(nn.Sequential):
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         channels = [width, 2 * width, 4 * width, 8 * width]
         for i, stride in enumerate((2, 2, 1)):
-            layers += [nn.Conv2d(channels[i], channels[i + 1], 4, stride, 1, bias=False),
-                       nn.BatchNorm2d(channels[i + 1]), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [
+                nn.Conv2d(channels[i], channels[i + 1], 4, stride, 1, bias=False),
+                nn.BatchNorm2d(channels[i + 1]),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         super().__init__(*layers, nn.Conv2d(channels[-1], 1, 4, 1, 1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -29,7 +29,11 @@ def provenance(**facts) -> dict:
         commit (`+`: the working tree differed from it), code (hash of asymlib/), versions, and `facts`.
     """
     versions = {name: version(name) for name in LIBRARIES}
-    return {"commit": commit(project_root()), "code": content_hash(project_root() / "asymlib"), "versions": versions} | facts
+    return {
+        "commit": commit(project_root()),
+        "code": content_hash(project_root() / "asymlib"),
+        "versions": versions,
+    } | facts
 
 
 def write_json(record: dict, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The asymmetric decoder is the official architecture, and known pixels are what PAPER 1.5 proves about them."""
+"""The asymmetric decoder is the official architecture, and known pixels are made by two convolutions."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def inputs(n=2, size=32):
 
 @pytest.mark.parametrize("width, blocks, total", [(128, 3, 94_439_911), (192, 4, 194_300_519), (256, 6, 406_130_151)])
 def test_full_size_parameter_counts_equal_the_paper(width, blocks, total):
-    """Breaks when a layer is added, dropped or resized (PAPER 1.6)."""
+    """Breaks when a layer is added, dropped or resized."""
     with torch.device("meta"):
         model = AsymmetricVQGAN(width=width, blocks=blocks)
     assert sum(p.numel() for p in model.parameters()) == total
@@ -34,8 +34,14 @@ def test_full_size_parameter_counts_equal_the_paper(width, blocks, total):
 def test_decoding_equals_diffusers_port_of_the_official_code(vqgan, masked):
     """Breaks when a blend is removed, moved or inverted."""
     twin = AsymmetricAutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, down_block_out_channels=(8, 16, 32, 32), layers_per_down_block=1,
-        up_block_types=("UpDecoderBlock2D",) * 4, up_block_out_channels=(8, 16, 32, 32), layers_per_up_block=1, norm_num_groups=4)
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        down_block_out_channels=(8, 16, 32, 32),
+        layers_per_down_block=1,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        up_block_out_channels=(8, 16, 32, 32),
+        layers_per_up_block=1,
+        norm_num_groups=4,
+    )
     twin.load_state_dict({k.replace("condition_branch", "condition_encoder"): v for k, v in vqgan.state_dict().items()})
     latent, image, mask = inputs()
     condition = {"image": image, "mask": mask} if masked else {}
@@ -51,7 +57,7 @@ def test_a_full_mask_is_decoding_without_a_condition(vqgan):
 
 
 def test_known_pixels_do_not_depend_on_the_latent_beyond_one_pixel(vqgan):
-    """PAPER 1.5: without the last GroupNorm only the last convolution carries the hole outwards, by one pixel."""
+    """Without the last GroupNorm only the last convolution carries the hole outwards, by one pixel."""
     vqgan.decoder.conv_norm_out = nn.Identity()
     latent, image, mask = inputs()
     with torch.no_grad():
@@ -64,7 +70,9 @@ def test_hole_pixels_of_the_image_are_never_seen(vqgan):
     """Breaks when the branch is given the whole image."""
     latent, image, mask = inputs()
     with torch.no_grad():
-        assert torch.equal(vqgan.decode(latent, image, mask), vqgan.decode(latent, image * (1 - mask) + 0.7 * mask, mask))
+        assert torch.equal(
+            vqgan.decode(latent, image, mask), vqgan.decode(latent, image * (1 - mask) + 0.7 * mask, mask)
+        )
 
 
 def test_blend_keeps_the_trunk_in_the_hole():
@@ -95,20 +103,25 @@ def test_saving_and_loading_gives_the_same_pixels(vqgan, tmp_path):
     vqgan.save_pretrained(tmp_path)
     latent, image, mask = inputs()
     with torch.no_grad():
-        assert torch.equal(AsymmetricVQGAN.from_pretrained(tmp_path).decode(latent, image, mask), vqgan.decode(latent, image, mask))
+        assert torch.equal(
+            AsymmetricVQGAN.from_pretrained(tmp_path).decode(latent, image, mask), vqgan.decode(latent, image, mask)
+        )
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"mask": None}, "mask: got None"),
-    ({"image": None}, "image: got None"),
-    ({"mask": torch.zeros(16, 16)}, "mask"),
-    ({"mask": torch.full((32, 32), 255.0)}, "mask"),
-    ({"image": torch.full((2, 3, 32, 32), float("nan"))}, "image: got NaN"),
-    ({"image": "photo.jpg"}, "image: got str"),
-    ({"latent": torch.zeros(2, 3, 4, 4)}, "latent: got"),
-    ({"latent": torch.zeros(2, 4, 5, 5)}, "image: got 32 x 32"),
-    ({"latent": torch.zeros(3, 4, 4, 4)}, "image: got 2, expected 1 or as many as the 3"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"mask": None}, "mask: got None"),
+        ({"image": None}, "image: got None"),
+        ({"mask": torch.zeros(16, 16)}, "mask"),
+        ({"mask": torch.full((32, 32), 255.0)}, "mask"),
+        ({"image": torch.full((2, 3, 32, 32), float("nan"))}, "image: got NaN"),
+        ({"image": "photo.jpg"}, "image: got str"),
+        ({"latent": torch.zeros(2, 3, 4, 4)}, "latent: got"),
+        ({"latent": torch.zeros(2, 4, 5, 5)}, "image: got 32 x 32"),
+        ({"latent": torch.zeros(3, 4, 4, 4)}, "image: got 2, expected 1 or as many as the 3"),
+    ],
+)
 def test_bad_input_is_one_clear_sentence(vqgan, change, message):
     latent, image, mask = inputs()
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,187 @@
+"""The report of a profile on one page, and the tables of the README: pictures and numbers beside the paper's."""
+
+import argparse
+import base64
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment
+
+from asymlib.evaluation.tables import read_table, wide_table
+from asymlib.project import project_root
+
+# The official README: inpainting on ImageNet, Stable Diffusion with each decoder.
+PAPER = pd.DataFrame(
+    [
+        ("vanilla", 9.57, 0.255, 1082.8e-5),
+        ("base", 7.60, 0.137, 5.7e-5),
+        ("large_1.5x", 7.55, 0.136, 2.6e-5),
+        ("large_2x", 7.49, 0.134, 2.1e-5),
+    ],
+    columns=["decoder", "fid", "lpips", "pre_error"],
+)
+
+COLUMNS = {
+    "pre_error": "e-5",
+    "psnr_kept": ".1f",
+    "seam_grad": ".1f",
+    "ring_l1_4": ".2f",
+    "hole_psnr": ".2f",
+    "hole_effnet_distance": ".4f",
+}
+README_COLUMNS = {"pre_error": "e-5", "seam_grad": ".1f", "ring_l1_4": ".2f", "hole_psnr": ".2f"}
+COST = {"decoder_parameters": ",.0f", "decode_gmac": ".2f", "training_steps": ".0f", "training_tmac": ".1f"}
+FIGURES = {
+    "tour": "One photograph: an edit by a small diffusion model, decoded in three ways",
+    "reconstruction": "What the autoencoder loses without any edit: photographs above, reconstructions below",
+    "inpainting": "Photographs that were never trained on, with the hole filled by a small diffusion model",
+    "preservation": "Error of the known pixels, own latents",
+    "condition": "Training with and without the branch",
+    "width": "The hole, by width of the decoder",
+    "inpainter": "Proposals of the diffusion model, decoded by the vanilla decoder",
+}
+TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Asymmetric VQGAN: {{ profile }}</title><style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1, h2 { line-height: 1.2; } figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { color: #555; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 13px; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
+</style></head><body>
+<h1>Does a decoder that is told the known pixels keep them?</h1>
+<p>Reproduction of <em>Designing a Better Asymmetric VQGAN for StableDiffusion</em> (arXiv 2306.04632),
+profile <code>{{ profile }}</code>. Trained at commit {{ commits }}, seed {{ seeds }}. Numbers are means over
+pairs of image and mask, with 95 % intervals that resample whole photographs; <code>pre_error</code> is in units of
+1e-5.</p>
+{{ figures["tour"] }}
+<h2>Beside the paper</h2>
+<p>pre_error as a ratio to the vanilla decoder's. Absolute values cannot be compared, ratios can; the paper's decoders
+were trained for days on a million pictures.</p>
+{{ paper }}
+{% for stratum, tables in strata.items() %}
+<h2>Inpainting: {{ stratum }} images</h2>
+{% for source, table in tables.items() %}<h3>Latent: {{ source }}</h3>{{ table }}{% endfor %}
+{% endfor %}
+{{ figures["preservation"] }}{{ figures["inpainting"] }}
+<h2>What the autoencoder loses</h2>
+{{ reconstruction }}
+{{ figures["reconstruction"] }}
+<h2>Width and depth: what each decoder costs</h2>
+<p>The heavier decoders start from nothing, as officially, and are undertrained on this budget.</p>
+{{ cost }}
+{{ figures["width"] }}
+<h2>The branch, over training</h2>
+{{ figures["condition"] }}
+<h2>The diffusion model</h2>
+{{ figures["inpainter"] }}
+</body></html>
+"""
+
+
+def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
+    """pre_error over vanilla's, the paper's beside ours for each source of the latent.
+
+    Args:
+        inpainting: The table of that name.
+        stratum: `photograph` or `procedural`.
+    """
+    paper = PAPER.set_index("decoder")["pre_error"]
+    columns = {
+        "paper": {name: f"1/{paper['vanilla'] / value:.0f}" for name, value in paper.items() if name != "vanilla"}
+    }
+    ratios = inpainting[(inpainting["metric"] == "pre_error_ratio_to_vanilla") & (inpainting["stratum"] == stratum)]
+    for source, cells in ratios.groupby("source", sort=False):
+        columns[f"here, {source}"] = {
+            row.variant: f"1/{1 / row.value:.1f} [1/{1 / row.low:.1f}, 1/{1 / row.high:.1f}]"
+            for row in cells.itertuples()
+            if not row.variant.endswith("_paste_hard")
+        }
+    return pd.DataFrame(columns).fillna("not reported").rename_axis("decoder").reset_index()
+
+
+def write_report(results: Path, profile: str) -> None:
+    """Write report.html into a profile's results, pictures included, so that the file can be sent by itself."""
+    inpainting, width = (read_table(results / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
+    records = [json.loads(path.read_text()) for path in sorted((results / "provenance").glob("*.json"))]
+    strata = {
+        stratum: {
+            source: _html(wide_table(inpainting, COLUMNS, source=source, stratum=stratum, mask_kind="all"))
+            for source in inpainting["source"].unique()
+        }
+        for stratum in inpainting["stratum"].unique()
+    }
+    html = (
+        Environment()
+        .from_string(TEMPLATE)
+        .render(
+            profile=profile,
+            strata=strata,
+            commits=", ".join(sorted({r["commit"] for r in records})),
+            seeds=", ".join(sorted({str(r["seed"]) for r in records})),
+            paper=_html(compare_with_paper(inpainting, inpainting["stratum"].iloc[0])),
+            cost=_html(wide_table(width, COST)),
+            reconstruction=_html(reconstruction_table(results)),
+            figures={name: _figure(results / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()},
+        )
+    )
+    temporary = results / ".report.html.partial"
+    temporary.write_text(html)
+    temporary.replace(results / "report.html")
+
+
+def reconstruction_table(results: Path) -> pd.DataFrame:
+    """PSNR and feature distance of the linear code and the first stage, strata side by side."""
+    table = read_table(results / "tables" / "reconstruction.csv")
+    parts = [
+        wide_table(table, {"psnr": ".2f", "effnet_distance": ".4f"}, stratum=s)
+        .set_index("variant")
+        .add_prefix(f"{s}: ")
+        for s in table["stratum"].unique()
+    ]
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def readme_tables(results: Path, profile: str) -> str:
+    """The tables of the README for a profile, as Markdown."""
+    inpainting, width = (read_table(results / profile / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
+    parts = [f"Profile `{profile}`, photographs never trained on, `own` latents:"]
+    parts.append(_markdown(wide_table(inpainting, README_COLUMNS, source="own", stratum="photograph", mask_kind="all")))
+    parts.append("pre_error as a ratio to the vanilla decoder's, beside the paper's:")
+    parts.append(_markdown(compare_with_paper(inpainting, "photograph")))
+    parts.append("What each decoder costs (the heavier ones start from nothing and are undertrained on this budget):")
+    parts.append(_markdown(wide_table(width, COST)))
+    return "\n\n".join(parts)
+
+
+def update_readme(root: Path) -> None:
+    """Rewrite what stands between `<!-- results: PROFILE -->` and `<!-- end -->` in README.md from results/."""
+    readme = root / "README.md"
+    pattern = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    readme.write_text(
+        pattern.sub(lambda m: f"{m[1]}{readme_tables(root / 'results', m[2])}\n{m[3]}", readme.read_text())
+    )
+
+
+def _figure(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}.</figcaption></figure>'
+    )
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m asymlib.evaluation.report", description="Rewrite the README's tables from results/."
+    ).parse_args()
+    update_readme(project_root())

@@ -1,0 +1,122 @@
+"""Each metric: a worked example, a known answer, and an input that a wrong definition would get wrong."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import peak_signal_noise_ratio
+
+from asymlib.evaluation import metrics
+from asymlib.models.features import EffNetFeatures
+
+BOX = torch.zeros(1, 1, 32, 32)
+BOX[..., 8:16, 10:24] = 1
+
+
+@pytest.fixture(scope="module")
+def features():
+    return EffNetFeatures()
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 32, 32)
+    return x, (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+
+
+def test_pre_error_counts_known_pixels_only(images):
+    """Breaks when the mask is dropped or inverted, or the three channels are not divided out."""
+    x, _ = images
+    assert metrics.pre_error(x, x + 0.5 * BOX, BOX).item() == 0
+    assert metrics.pre_error(x, x + 0.2 * (1 - BOX), BOX).item() == pytest.approx(0.04, rel=1e-5)
+
+
+def test_psnr_kept_is_scikit_image_s_on_the_known_pixels(images):
+    x, y = images
+    known = (BOX == 0).expand_as(x)
+    expected = peak_signal_noise_ratio(x[known].numpy(), y[known].numpy(), data_range=1)
+    assert metrics.psnr_kept(x, y, BOX).item() == pytest.approx(expected, rel=1e-5)
+    assert metrics.psnr_kept(x, x, BOX).item() == math.inf
+
+
+def test_hole_psnr_is_scikit_image_s_on_the_crop(images):
+    """Breaks when known pixels count, or the crop is another one."""
+    x, y = images
+    pasted = torch.where(BOX > 0, y, x)
+    expected = peak_signal_noise_ratio(x[0, :, 8:16, 10:24].numpy(), pasted[0, :, 8:16, 10:24].numpy(), data_range=1)
+    assert metrics.hole_psnr(x, y, BOX).item() == pytest.approx(expected, rel=1e-5)
+    assert metrics.hole_psnr(x, y + (1 - BOX), BOX).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_seam_grad_sees_a_step_at_the_rim_and_no_constant(images):
+    """A step of 0.1 along a straight rim has the Sobel magnitude 4 x 25.5 there; a constant offset has none."""
+    x, _ = images
+    half = torch.zeros(1, 1, 32, 32)
+    half[..., 16:] = 1
+    assert metrics.seam_grad(x, x + 0.1, half).item() == pytest.approx(0, abs=1e-3)
+    assert metrics.seam_grad(x, x + 0.1 * half, half).item() == pytest.approx(102, rel=1e-3)
+    inside = torch.zeros(1, 1, 32, 32)
+    inside[..., 24:28] = 1
+    assert metrics.seam_grad(x, x + 0.1 * inside, half).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_ring_l1_is_the_mean_error_near_the_rim_on_both_sides(images):
+    x, _ = images
+    half = torch.zeros(1, 1, 32, 32)
+    half[..., 16:] = 1
+    near = torch.zeros(1, 1, 32, 32)
+    near[..., 14:18] = 1
+    assert metrics.ring_l1(x, x + near / 255, half, 2).item() == pytest.approx(1, rel=1e-3)
+    assert metrics.ring_l1(x, x + near / 255, half, 4).item() == pytest.approx(0.5, rel=1e-3)
+    assert metrics.ring_l1(x, x + (1 - near) / 255, half, 2).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_images_are_rounded_not_truncated():
+    assert metrics.to_uint8(torch.tensor([0.999 / 255, 1.5 / 255 + 1e-4, 2.0, -1.0])).tolist() == [1, 2, 255, 0]
+
+
+def test_rounding_floor_is_what_rounding_alone_costs():
+    x = torch.full((1, 3, 32, 32), 100.25 / 255)
+    assert metrics.rounding_floor(x, BOX).item() == pytest.approx((0.25 / 255) ** 2, rel=1e-3)
+
+
+def test_changed_pixels_and_max_abs_look_outside_the_hole(images):
+    x, _ = images
+    y = x.clone()
+    y[..., 0, 0] = (metrics.to_uint8(x[..., 0, 0]) + 7 - 14 * (x[..., 0, 0] > 0.5)).float() / 255
+    y = y + 0.3 * BOX
+    assert metrics.max_abs_uint8(x, y, BOX).item() == 7
+    assert metrics.changed_pixels(x, y, BOX).item() == pytest.approx(1 / (32 * 32 - 8 * 14), rel=1e-4)
+
+
+def test_feature_distance_is_zero_for_equal_images_and_grows_with_noise(images, features):
+    x, _ = images
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    ladder = [metrics.effnet_distance(x, (x + s * noise).clamp(0, 1), features).item() for s in (0, 0.02, 0.1, 0.3)]
+    assert ladder[0] == 0 and ladder == sorted(ladder) and ladder[-1] < 4
+
+
+def test_hole_distance_ignores_the_known_pixels(images, features):
+    x, y = images
+    outside = torch.where(BOX > 0, y, 1 - y)
+    expected = metrics.hole_effnet_distance(x, y, BOX, features)
+    assert torch.equal(metrics.hole_effnet_distance(x, outside, BOX, features), expected) and expected > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 19), st.integers(0, 19), st.integers(1, 20), st.integers(1, 20), st.integers(1, 24))
+def test_the_bounding_crop_contains_the_hole_and_has_the_least_size(top, left, height, width, smallest):
+    mask = torch.zeros(1, 20, 20)
+    mask[0, top : top + height, left : left + width] = 1
+    rows, columns = metrics.bounding_crop(mask, smallest)
+    assert mask[0, rows, columns].sum() == mask.sum()
+    for span, extent in ((rows, min(height, 20 - top)), (columns, min(width, 20 - left))):
+        assert 0 <= span.start and span.stop <= 20 and span.stop - span.start == max(extent, min(smallest, 20))
+
+
+def test_a_mask_without_a_hole_has_no_crop():
+    with pytest.raises(ValueError, match="mask: got no hole"):
+        metrics.bounding_crop(torch.zeros(1, 4, 4))

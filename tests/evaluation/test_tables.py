@@ -1,0 +1,75 @@
+"""Tables: means, intervals that resample photographs, paired comparisons."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from asymlib.evaluation.tables import COLUMNS, compare, comparisons, read_table, summarise, wide_table, write_table
+
+
+def rows_of(values: dict[str, np.ndarray], photographs: list[str]) -> pd.DataFrame:
+    common = {"seed": 0, "source": "own", "stratum": "photograph", "metric": "pre_error"}
+    table = pd.DataFrame({"photograph": photographs, "pair": [f"p{i}" for i in range(len(photographs))]})
+    table = table.assign(mask_kind=["box", "thin"] * (len(table) // 2), **common)
+    return pd.concat([table.assign(variant=v, value=value) for v, value in values.items()], ignore_index=True)
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(1, 2, 40)
+    return rows_of({"vanilla": base * 10, "base": base}, [f"photo{i // 4}" for i in range(40)])
+
+
+def test_a_cell_is_the_mean_with_an_interval_around_it(rows):
+    table = summarise(rows, 200, 0)
+    assert list(table.columns) == COLUMNS
+    cell = table[(table["variant"] == "base") & (table["mask_kind"] == "all")].iloc[0]
+    assert cell["value"] == pytest.approx(rows.loc[rows["variant"] == "base", "value"].mean())
+    assert cell["low"] < cell["value"] < cell["high"] and cell["n"] == 40
+    assert table.loc[table["mask_kind"] == "box", "n"].eq(20).all()
+
+
+def test_crops_of_one_photograph_do_not_narrow_the_interval():
+    """Breaks when pairs are resampled instead of photographs: a hundred copies of each are no more evidence."""
+    photographs = np.repeat(["a", "b", "c", "d"], 100)
+    values = np.repeat([1.0, 2.0, 3.0, 4.0], 100)
+    table = summarise(rows_of({"base": values}, list(photographs)), 500, 0)
+    cell = table[table["mask_kind"] == "all"].iloc[0]
+    assert cell["high"] - cell["low"] > 1.5
+
+
+def test_comparisons_are_paired(rows):
+    """Every pair's ratio is ten: the paired interval has no width although both means vary a lot."""
+    estimate, low, high = compare(rows, "pre_error", "vanilla", "base", "ratio", 200, 0)
+    assert estimate == pytest.approx(10) and low == pytest.approx(10) and high == pytest.approx(10)
+    table = comparisons(rows, "pre_error", "vanilla", "ratio", 200, 0)
+    assert table["metric"].tolist() == ["pre_error_ratio_to_vanilla"] and table["value"].iloc[0] == pytest.approx(0.1)
+
+
+def test_an_exact_paste_has_infinite_psnr_and_not_nan():
+    rows = rows_of({"vanilla_paste_hard": np.full(8, np.inf)}, ["a", "b", "c", "d"] * 2)
+    cell = summarise(rows, 50, 0).iloc[-1]
+    assert cell["value"] == cell["low"] == cell["high"] == np.inf
+
+
+def test_the_same_seed_gives_the_same_bytes(rows, tmp_path):
+    for name in ("one", "two"):
+        write_table(summarise(rows, 100, 3), tmp_path / f"{name}.csv")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_table_for_reading_shows_value_and_interval(rows):
+    wide = wide_table(summarise(rows, 100, 0), {"pre_error": ".1f"}, mask_kind="all")
+    assert wide["variant"].tolist() == ["vanilla", "base"]
+    assert wide["pre_error"].str.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]").all()
+
+
+def test_mistakes_are_named(rows, tmp_path):
+    with pytest.raises(ValueError, match="how: got 'sum'"):
+        compare(rows, "pre_error", "base", "vanilla", "sum", 10, 0)
+    with pytest.raises(ValueError, match="variant: got 'larger'"):
+        compare(rows, "pre_error", "larger", "vanilla", "ratio", 10, 0)
+    with pytest.raises(FileNotFoundError, match="table .* is missing"):
+        read_table(tmp_path / "none.csv")

@@ -1,0 +1,124 @@
+"""The pipeline: its stages fit the notebooks, and under `smoke` it runs, repeats, and its notebooks pass nbval."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from asymlib.evaluation.tables import COLUMNS
+from asymlib.notebooks import defaults
+from asymlib.profiles import copy_tree, run_profile
+from asymlib.project import project_root
+
+ROOT = project_root()
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in STAGES.items()}
+# What only shows or records: a change of it must not retrain anything.
+RECORDS = {f"asymlib/{m}.py" for m in ("params", "profiles", "project", "training/provenance", "evaluation/plots")}
+
+
+def modules(code: str) -> set[str]:
+    """The modules of asymlib that a piece of code imports."""
+    found = {node.module for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.replace(".", "/") + ".py" for name in found if name.startswith("asymlib.")}
+
+
+def notebook_of(stage: dict):
+    return ROOT / re.search(r"notebooks/\S+\.ipynb", stage["cmd"])[0]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_what_its_notebook_imports(name):
+    """Breaks when a module is imported that the stage does not list, or listed that nothing imports."""
+    path = notebook_of(STAGES[name])
+    cells = nbformat.read(path, as_version=4).cells
+    direct = modules("\n".join(c.source for c in cells if c.cell_type == "code"))
+    listed = {d for d in STAGES[name]["deps"] if d.endswith(".py")}
+    trains = name in ("decoder", "inpainter")
+    shown = RECORDS | ({"asymlib/evaluation/tables.py"} if trains else set())
+    assert direct - shown <= listed
+    reached, todo = set(), list(direct)
+    while todo:
+        module = todo.pop()
+        if module not in reached:
+            reached.add(module)
+            todo += modules((ROOT / module).read_text())
+    assert listed <= reached
+    assert f"notebooks/{path.name}" in STAGES[name]["deps"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_gives_its_notebook_the_parameters_it_has(name):
+    """papermill ignores a parameter that the notebook lacks."""
+    given = re.findall(r"-p (\w+)=", STAGES[name]["cmd"])
+    assert set(given) == set(defaults(notebook_of(STAGES[name])))
+
+
+def test_an_unknown_profile_is_one_clear_sentence():
+    done = subprocess.run([sys.executable, "-m", "asymlib.profiles", "tiny"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: profile: got 'tiny', expected one of default, extended, smoke, photos"
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    """The smoke pipeline from nothing, in its copy of the working tree; the default profile's files untouched."""
+    shutil.rmtree(ROOT / ".profiles" / "smoke", ignore_errors=True)
+    shutil.rmtree(ROOT / "results" / "smoke", ignore_errors=True)
+    kept = {p: p.read_bytes() for p in [ROOT / "params.yaml", *(ROOT / "notebooks").glob("*.ipynb")]}
+    assert run_profile("smoke", ROOT) == 0
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    return ROOT / ".profiles" / "smoke"
+
+
+def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
+    for name in ("reconstruction", "inpainting", "width", "condition"):
+        assert list(pd.read_csv(ROOT / "results" / "smoke" / "tables" / f"{name}.csv").columns) == COLUMNS
+    inpainting = pd.read_csv(ROOT / "results" / "smoke" / "tables" / "inpainting.csv")
+    assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
+        inpainting["variant"]
+    )
+    assert set(inpainting["source"]) == {"own", "swapped", "inpainted"}
+    pasted = inpainting[(inpainting["variant"] == "vanilla_paste_hard") & (inpainting["metric"] == "pre_error")]
+    assert (pasted["value"] == 0).all()
+    report = (ROOT / "results" / "smoke" / "report.html").read_text()
+    assert report.count("data:image/png") == 7 and "1/190" in report
+
+
+def test_a_second_run_has_nothing_to_do_and_a_repeated_one_gives_the_same_tables(smoke):
+    """Breaks when an output carries a timestamp, or a stage's result depends on more than its inputs."""
+    lock = (smoke / "dvc.lock").read_text()
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=smoke, capture_output=True, text=True)
+    assert done.returncode == 0 and "Running stage" not in done.stdout
+    environment = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    environment["ASYMLIB_COMMIT"] = yaml.safe_load((smoke / "results/smoke/provenance/base.json").read_text())["commit"]
+    again = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "decoder@base", "inpainting"]
+    subprocess.run(again, cwd=smoke, env=environment, check=True, capture_output=True)
+    assert (smoke / "dvc.lock").read_text() == lock
+
+
+def test_every_notebook_passes_nbval(smoke):
+    """The cells marked NBVAL_CHECK_OUTPUT hold at any scale; all others have to run."""
+    copy_tree(ROOT, "smoke")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-c",
+        os.devnull,
+        "notebooks",
+    ]
+    environment = os.environ | {"ASYMLIB_PROFILE": "smoke", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=smoke, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]

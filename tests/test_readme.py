@@ -1,0 +1,32 @@
+"""A number in the README comes from results/, and what it tells to run exists."""
+
+import re
+
+import pytest
+
+from asymlib.evaluation.report import readme_tables
+from asymlib.project import project_root
+
+ROOT = project_root()
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"<!-- results: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+
+
+def test_the_readme_has_tables():
+    assert [name for name, _ in BLOCKS] == ["default", "extended"]
+
+
+@pytest.mark.parametrize("profile, text", BLOCKS, ids=[name for name, _ in BLOCKS])
+def test_the_readme_s_tables_are_those_of_the_results(profile, text):
+    """Breaks when a number is typed, or results change and the README does not (`make readme`)."""
+    assert text == readme_tables(ROOT / "results", profile)
+
+
+def test_pictures_and_links_exist():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make (\w+)", README)) <= targets

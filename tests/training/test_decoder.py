@@ -1,0 +1,141 @@
+"""The training loop: what it changes, what it never changes, and that a killed run loses nothing."""
+
+import pytest
+import torch
+
+from asymlib.data.images import to_tensor
+from asymlib.data.latents import encode_means
+from asymlib.evaluation.metrics import curve_point
+from asymlib.models.decoder import AsymmetricVQGAN, asymmetric_vqgan
+from asymlib.params import load_params
+from asymlib.training import checkpoints
+from asymlib.training.decoder import Validation, batches, decode_macs, learning_rate, train_decoder
+
+
+def settings(**changes):
+    small = {"steps": 6, "batch": 2, "warmup": 1, "validate_every": 3, "perceptual_weight": 0.0, "gan_start": None}
+    return load_params("smoke").training["base"].model_copy(update=small | changes)
+
+
+def perceptual(image, reference):
+    return (image - reference).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def validation(first_stage, crops):
+    image = to_tensor(crops.image[:2])
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., 8:20, 8:20] = 1
+    return Validation(image, encode_means(first_stage, image), mask)
+
+
+def train(vqgan, crops, validation, resume_path=None, inherits=True, **changes):
+    return train_decoder(
+        vqgan, crops, validation, settings(**changes), 0, perceptual, curve_point, inherits, resume_path, "data"
+    )
+
+
+def bytes_of(module):
+    return {k: v.numpy().tobytes() for k, v in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("gan_start", [None, 2])
+def test_not_one_byte_of_the_first_stage_changes(base, first_stage, crops, validation, gan_start):
+    """Breaks when the encoder, `quant_conv` or `post_quant_conv` is trained."""
+    train(base, crops, validation, gan_start=gan_start)
+    for part in ("encoder", "quant_conv", "post_quant_conv"):
+        assert bytes_of(getattr(base, part)) == bytes_of(getattr(first_stage, part))
+    changed = bytes_of(base.decoder)
+    assert all(changed[k] != v for k, v in bytes_of(first_stage.decoder).items() if k == "conv_out.weight")
+
+
+def test_training_lowers_the_known_pixels_error(base, crops, validation):
+    history = train(base, crops, validation, steps=60, ema=None, validate_every=60)
+    assert history[-1]["pre_error"] < 0.5 * history[0]["pre_error"]
+
+
+@pytest.mark.parametrize("gan_start", [None, 2])
+def test_a_killed_run_continues_bit_for_bit(first_stage, crops, validation, tmp_path, monkeypatch, gan_start):
+    """Breaks when an optimiser, the moving average, the discriminator or the batches are not restored."""
+
+    def fresh():
+        return asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
+
+    whole, killed = fresh(), fresh()
+    expected = train(whole, crops, validation, gan_start=gan_start)
+    path = tmp_path / "resume.safetensors"
+    monkeypatch.setattr(checkpoints.ResumeState.__init__, "__defaults__", (2,))
+    real_keep = checkpoints.ResumeState.keep
+
+    def keep_then_die(state, step, history):
+        real_keep(state, step, history)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.ResumeState, "keep", keep_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, crops, validation, path, gan_start=gan_start)
+    monkeypatch.setattr(checkpoints.ResumeState, "keep", real_keep)
+    resumed = fresh()
+    history = train(resumed, crops, validation, path, gan_start=gan_start)
+    assert bytes_of(resumed) == bytes_of(whole)
+    assert str(history) == str(expected) and not path.exists()
+
+
+def test_a_state_of_other_settings_is_not_continued(base, first_stage, crops, validation, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.ResumeState.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(checkpoints.ResumeState, "clear", lambda state: None)
+    train(base, crops, validation, tmp_path / "state.safetensors")
+    again = asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
+    assert train(again, crops, validation, tmp_path / "state.safetensors", lr_new=1e-3)[0]["step"] == 0
+
+
+def test_new_and_inherited_weights_learn_at_their_own_rates(base):
+    """Officially the branch is new, everything else of the base is inherited; a decoder from scratch is all new."""
+    groups = base.new_and_inherited(True)
+    new = {id(p) for p in base.decoder.condition_branch.parameters()}
+    assert {id(p) for p in groups["new"]} == new and groups["inherited"]
+    assert not base.new_and_inherited(False)["inherited"]
+
+
+def test_only_the_branch_moves_where_inherited_weights_have_rate_zero(base, first_stage, crops, validation):
+    train(base, crops, validation, lr_inherited=0.0, ema=None)
+    before = bytes_of(first_stage.decoder)
+    after = bytes_of(base.decoder)
+    assert all(after[k] == v for k, v in before.items())
+
+
+def test_the_schedule_is_warm_up_then_cosine_to_the_floor():
+    rates = [learning_rate(i, 100, 10, 0.01) for i in range(100)]
+    assert rates[0] == pytest.approx(0.01) and rates[10] == pytest.approx(1) and max(rates) == rates[10]
+    assert rates[55] == pytest.approx(0.01 + 0.99 * 0.5) and rates[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_batches_depend_on_seed_and_step_alone_and_half_of_the_masks_are_full(crops):
+    whole = batches(crops, settings(batch=8), 0, 0)
+    first = [next(whole) for _ in range(60)]
+    again = next(batches(crops, settings(batch=8), 0, 5))
+    assert all(torch.equal(a, b) for a, b in zip(first[5], again, strict=True))
+    full = torch.cat([mask.flatten(1).min(1).values for _, _, mask, _ in first])
+    assert full.mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_latents_are_sampled_from_the_posterior(crops):
+    """Breaks when the mean is used: officially training samples."""
+    _, latent, _, kl = next(batches(crops, settings(batch=2), 0, 0))
+    assert kl > 0 and not any(torch.equal(latent[0], mean) for mean in crops.moments.chunk(2, 1)[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(base, crops, validation):
+    with torch.no_grad():
+        base.decoder.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="loss: got nan at step 0"):
+        train(base, crops, validation)
+
+
+def test_macs_are_those_of_the_paper():
+    """diffusers' port has 386.5 GMAC for the full-size base with its condition at 256 px, 311.1 without a branch."""
+    for branch, expected in ((True, 386.5), (False, 311.1)):
+        with torch.device("meta"):
+            model = AsymmetricVQGAN(branch=branch)
+            assert decode_macs(model, 256) / 1e9 == pytest.approx(expected, abs=0.1)

@@ -1,0 +1,82 @@
+"""The official losses, on numbers small enough to work out by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from asymlib.models.features import EffNetFeatures, perceptual_loss
+from asymlib.training.losses import (
+    PatchDiscriminator,
+    adaptive_weight,
+    generator_loss,
+    hinge_loss,
+    reconstruction_loss,
+)
+
+
+def test_reconstruction_sums_over_pixels_and_averages_over_the_batch():
+    """Breaks when the sum becomes a mean, or the distance is added once instead of to every pixel."""
+    image, image_hat = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
+
+    def distance(a, b):
+        return torch.full((len(a),), 0.25)
+
+    assert reconstruction_loss(image_hat, image, distance, 0.0).item() == pytest.approx(48 * 0.5)
+    assert reconstruction_loss(image_hat, image, distance, 2.0).item() == pytest.approx(48 * (0.5 + 2 * 0.25))
+
+
+def test_hinge_and_generator_losses():
+    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-2.0, 1.0])
+    assert hinge_loss(real, fake).item() == pytest.approx(0.5 * (0.5 + 1.0))
+    assert generator_loss(fake).item() == pytest.approx(0.5)
+
+
+def test_the_adaptive_weight_is_the_ratio_of_gradient_norms_and_has_no_gradient():
+    w = nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight = adaptive_weight((3 * w).sum(), (w * torch.tensor([0.0, 2.0])).sum(), w)
+    assert weight.item() == pytest.approx(3 * 2**0.5 / 2, rel=1e-3) and not weight.requires_grad
+    assert adaptive_weight((1e9 * w).sum(), (1e-9 * w).sum(), w).item() == 1e4
+
+
+def test_the_discriminator_is_the_official_one():
+    """PatchGAN of width 64: 4x4 convolutions 3-64-128-256-512-1, biases where no norm follows."""
+    discriminator = PatchDiscriminator(64)
+    assert (
+        sum(p.numel() for p in discriminator.parameters())
+        == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 65 + 2 * 896
+    )
+    assert discriminator(torch.zeros(2, 3, 64, 64)).shape == (2, 1, 6, 6)
+
+
+def test_the_perceptual_loss_has_a_gradient_and_says_what_it_is(monkeypatch, tmp_path):
+    """Without VGG's weights it is EfficientNet's; a distance under no_grad would train nothing."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    name, distance = perceptual_loss()
+    image = torch.rand(2, 3, 48, 48, requires_grad=True)
+    value = distance(image, torch.rand(2, 3, 48, 48))
+    value.sum().backward()
+    assert name == "effnet_lite0" and value.shape == (2,) and image.grad.abs().sum() > 0
+
+
+def test_lpips_is_used_where_vgg_s_weights_are(monkeypatch, tmp_path):
+    """The real class with random VGG weights put where torchvision looks for them."""
+    from torchvision.models import vgg16
+
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(vgg16(weights=None).state_dict(), tmp_path / "checkpoints" / "vgg16-397923af.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", _load(tmp_path))
+    name, distance = perceptual_loss()
+    x = torch.rand(2, 3, 64, 64)
+    assert name == "lpips_vgg" and distance(x, x).abs().max() == 0 and distance(x, 1 - x).min() > 0
+
+
+def _load(folder):
+    return lambda url, **_: torch.load(folder / "checkpoints" / url.rsplit("/", 1)[1], weights_only=True)
+
+
+def test_the_feature_network_stays_frozen_and_in_eval_mode():
+    features = EffNetFeatures()
+    features.train()
+    assert not features.training and not any(p.requires_grad for p in features.parameters())
