@@ -7,6 +7,7 @@ run gives the same file and a second `dvc repro` finds nothing to do.
 import argparse
 import ast
 import os
+import sys
 from pathlib import Path
 
 import nbformat
@@ -32,7 +33,14 @@ def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.partial.ipynb")
     try:
-        papermill.execute_notebook(str(source), str(temporary), parameters, kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            str(source),
+            str(temporary),
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the cells' own progress bars, live
+        )
         write(clean(nbformat.read(temporary, as_version=4)), target)
     except papermill.PapermillExecutionError:
         os.replace(temporary, target)
