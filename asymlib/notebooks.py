@@ -107,7 +107,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     parameters = dict(p.split("=", 1) for p in arguments.parameter)
-    execute(arguments.source, arguments.target, parameters)
+    try:
+        execute(arguments.source, arguments.target, parameters)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except papermill.PapermillExecutionError as error:
+        sys.exit(f"error in {arguments.source}: {error.ename}: {error.evalue}\nThe traceback is in {arguments.target}")
     if arguments.publish and parameters == defaults(arguments.source):
         copy_outputs(arguments.target, arguments.source)
 

@@ -12,8 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
+from asymlib.params import load_params
 from asymlib.project import project_root
 
 COMMITTED = "default"
@@ -31,11 +30,9 @@ def run_profile(name: str, root: Path) -> int:
         DVC's exit status.
 
     Raises:
-        ValueError: No such profile.
+        ValueError: No such profile, or a mistake in params.yaml.
     """
-    known = yaml.safe_load((root / "params.yaml").read_text())["profiles"]
-    if name not in known:
-        raise ValueError(f"profile: got {name!r}, expected one of {', '.join(known)}")
+    load_params(name, root / "params.yaml")
     place = root if name == COMMITTED else copy_tree(root, name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
     environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1", "PATH": path}

@@ -67,6 +67,25 @@ def test_an_unknown_profile_is_one_clear_sentence():
     assert done.stderr.strip() == "error: profile: got 'tiny', expected one of default, extended, smoke, photos"
 
 
+def test_a_stage_that_fails_ends_with_one_sentence_and_keeps_its_traceback(tmp_path):
+    """A folder that does not exist, given in params.yaml: the last lines name it."""
+    copy = copy_tree(ROOT, "photos")
+    (copy / "params.yaml").write_text((copy / "params.yaml").read_text().replace("folder: photos", "folder: nowhere"))
+    command = [
+        sys.executable,
+        "-m",
+        "asymlib.notebooks",
+        "notebooks/01_images_and_masks.ipynb",
+        str(tmp_path / "01.ipynb"),
+    ]
+    done = subprocess.run([*command, "-p", "profile=photos"], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 1 and (tmp_path / "01.ipynb").is_file()
+    sentence = (
+        "error in notebooks/01_images_and_masks.ipynb: FileNotFoundError: folder: got .*nowhere, expected an existing"
+    )
+    assert re.search(sentence, done.stderr)
+
+
 @pytest.fixture(scope="module")
 def smoke():
     """The smoke pipeline from nothing, in its copy of the working tree; the default profile's files untouched."""
