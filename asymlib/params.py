@@ -60,8 +60,10 @@ class FirstStage(Section):
     encoder_steps: int = Field(ge=0)
     decoder_steps: int = Field(ge=0)
     joint_steps: int = Field(ge=1)
+    refine_steps: int = Field(ge=0)
     lr_warm: float
     lr_joint: float
+    lr_refine: float
     kl_weight: float
     ema: float
 
@@ -76,8 +78,9 @@ class Training(Section):
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
-    lr_new: float
+    lr_branch: float
     lr_inherited: float
+    lr_scratch: float
     warmup: int = Field(ge=0)
     lr_floor: float
     full_mask_share: float = Field(ge=0, le=1)

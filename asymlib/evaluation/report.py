@@ -94,11 +94,15 @@ def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
     ratios = inpainting[(inpainting["metric"] == "pre_error_ratio_to_vanilla") & (inpainting["stratum"] == stratum)]
     for source, cells in ratios.groupby("source", sort=False):
         columns[f"here, {source}"] = {
-            row.variant: f"1/{1 / row.value:.1f} [1/{1 / row.low:.1f}, 1/{1 / row.high:.1f}]"
+            row.variant: f"{_ratio(row.value)} [{_ratio(row.low)}, {_ratio(row.high)}]"
             for row in cells.itertuples()
             if not row.variant.endswith("_paste_hard")
         }
     return pd.DataFrame(columns).fillna("not reported").rename_axis("decoder").reset_index()
+
+
+def _ratio(value: float) -> str:
+    return f"1/{1 / value:.1f}" if value < 1 else f"{value:.2f}"
 
 
 def write_report(results: Path, profile: str) -> None:

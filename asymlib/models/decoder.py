@@ -203,11 +203,11 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
             ..., :height, :width
         ]
 
-    def new_and_inherited(self, inherits: bool) -> dict[str, list[nn.Parameter]]:
-        """The trainable parameters by learning rate: those that start from the vanilla decoder, and the new ones."""
-        parts: dict[str, list[nn.Parameter]] = {"inherited": [], "new": []}
+    def branch_and_trunk(self) -> dict[str, list[nn.Parameter]]:
+        """The trainable parameters by learning rate: the condition branch, and the rest of the decoder."""
+        parts: dict[str, list[nn.Parameter]] = {"branch": [], "trunk": []}
         for name, parameter in self.decoder.named_parameters():
-            parts["inherited" if inherits and not name.startswith("condition_branch") else "new"].append(parameter)
+            parts["branch" if name.startswith("condition_branch") else "trunk"].append(parameter)
         return parts
 
 

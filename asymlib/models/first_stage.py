@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import Decoder
+from torch import nn
 
 
 def build_first_stage(width: int, layers: int, groups: int, seed: int = 0) -> AutoencoderKL:
@@ -37,6 +39,46 @@ def build_first_stage(width: int, layers: int, groups: int, seed: int = 0) -> Au
             sample_size=256,
             scaling_factor=1.0,
         )
+
+
+@torch.no_grad()
+def normalise_stream(decoder: Decoder, latents: torch.Tensor) -> None:
+    """Bring the decoder's residual stream to unit deviation at the entry of every level; its function stays the same.
+
+    What the decoder computes does not depend on the scale of the stream, since a GroupNorm stands before everything
+    that reads it, and training may let it grow without bound (to 170 in the bundled first stage). But a condition
+    branch replaces the stream by features of its own, whose untrained scale is below one: against such a stream it is
+    silent for thousands of steps.
+
+    Args:
+        decoder: diffusers' `Decoder`, changed in place.
+        latents: (N, C, h, w), what the decoder's first convolution gets.
+    """
+    entries = []
+    hooks = [
+        b.register_forward_pre_hook(lambda _, args: entries.append(float(args[0].std()))) for b in decoder.up_blocks
+    ]
+    decoder(latents)
+    for hook in hooks:
+        hook.remove()
+    scales = [1 / deviation for deviation in entries]
+    _scale(decoder.conv_in, scales[0], scales[0])
+    for resnet in decoder.mid_block.resnets:
+        _scale(resnet.conv2, scales[0], scales[0])
+    for attention in decoder.mid_block.attentions:
+        _scale(attention.to_out[0], scales[0], scales[0])
+    for level, (block, scale) in enumerate(zip(decoder.up_blocks, scales, strict=True)):
+        for resnet in block.resnets:
+            _scale(resnet.conv2, scale, scale)
+            if resnet.conv_shortcut is not None:  # linear in the stream: only its bias adds to it
+                _scale(resnet.conv_shortcut, 1, scale)
+        for upsampler in block.upsamplers or []:
+            _scale(upsampler.conv, scales[level + 1] / scale, scales[level + 1])
+
+
+def _scale(layer: nn.Module, weight: float, bias: float) -> None:
+    layer.weight.mul_(weight)
+    layer.bias.mul_(bias)
 
 
 def load_first_stage(path: str | Path) -> AutoencoderKL:

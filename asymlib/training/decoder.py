@@ -78,7 +78,7 @@ def train_decoder(
         seed: Seed of batches, masks, posterior samples and the discriminator.
         perceptual: Distance of two batches in [0, 1] -> (N,).
         measure: (image, image_hat, mask) -> the named numbers of a point of the curve.
-        inherits: Whether the trunk started from the vanilla decoder and takes the inherited learning rate.
+        inherits: Whether the trunk started from the vanilla decoder: its rate is then lr_inherited, else lr_scratch.
         resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
         data_hash: Identity of the data, so that a state of other data is not continued.
 
@@ -89,15 +89,15 @@ def train_decoder(
         FloatingPointError: The loss is not finite; the message names the step.
     """
     # optimisers: inherited weights slower than new ones; the discriminator has its own
-    groups = vqgan.new_and_inherited(inherits)
-    rates = {"inherited": settings.lr_inherited, "new": settings.lr_new}
-    parameters = [{"params": p, "lr": rates[name], "initial_lr": rates[name]} for name, p in groups.items() if p]
+    rates = {"branch": settings.lr_branch, "trunk": settings.lr_inherited if inherits else settings.lr_scratch}
+    groups = vqgan.branch_and_trunk().items()
+    parameters = [{"params": p, "lr": rates[name], "initial_lr": rates[name]} for name, p in groups if p]
     optimiser = torch.optim.Adam(parameters, betas=(0.5, 0.9))
     trained = [p for group in parameters for p in group["params"]]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         discriminator = PatchDiscriminator(settings.discriminator_width)
-    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), lr=settings.lr_new, betas=(0.5, 0.9))
+    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), lr=settings.lr_scratch, betas=(0.5, 0.9))
     ema = EMAModel(trained, decay=settings.ema or 0.0, use_ema_warmup=False)
 
     # continue a run that was killed
@@ -130,7 +130,9 @@ def train_decoder(
             g = generator_loss(discriminator(image_hat))
             loss = loss + settings.gan_weight * adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight) * g
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss: got {loss.item()} at step {step}, expected a finite value; lower lr_new")
+            raise FloatingPointError(
+                f"loss: got {loss.item()} at step {step}, expected a finite value; lower the rates"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if settings.clip is not None:
@@ -141,7 +143,7 @@ def train_decoder(
         # discriminator, on what the decoder just made
         if adversarial:
             d = hinge_loss(discriminator(image), discriminator(image_hat.detach()))
-            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_new * factor
+            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * factor
             discriminator_optimiser.zero_grad(set_to_none=True)
             d.backward()
             discriminator_optimiser.step()

@@ -1,8 +1,9 @@
-"""Train the first stage from a linear start, in three phases (none of it in the paper, which takes SD's autoencoder).
+"""Train the first stage from a linear start, in four phases (none of it in the paper, which takes SD's autoencoder).
 
 1. `encoder`: regress the encoder onto the whitened PCA code of the 8 x 8 patches, log-variance pulled to -6;
 2. `decoder`: train the decoder alone from the exact PCA code plus a little noise;
-3. `joint`: train both with the sampled posterior, MSE + kl_weight KL.
+3. `joint`: train both with the sampled posterior, MSE + kl_weight KL;
+4. `refine`: the same from the moving average of the weights, on half-size images alone, where the detail is finest.
 
 A linear start that takes two minutes is worth hours of training from scratch on a small machine.
 """
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 
 from asymlib.data.photographs import folder_photographs, packaged_photographs
 from asymlib.data.procedural import procedural_image
-from asymlib.models.first_stage import build_first_stage
+from asymlib.models.first_stage import build_first_stage, normalise_stream
 from asymlib.models.pca import PatchPCA
 from asymlib.training.checkpoints import ResumeState
 
@@ -56,7 +57,7 @@ def make_first_stage(settings, seed: int, out: Path, resume_path: Path | None = 
     model = build_first_stage(settings.width, settings.layers, settings.groups, seed)
     ema, history = train_first_stage(model, images, settings, seed, resume_path)
     ema.copy_to(model.parameters())
-    model.eval().register_to_config(scaling_factor=latent_scale(model, images, settings, seed))
+    finish_first_stage(model.eval(), images, settings, seed)
     model.save_pretrained(out)
     return history
 
@@ -105,6 +106,7 @@ def train_first_stage(
         ("encoder", settings.encoder_steps, settings.lr_warm, encoder_part),
         ("decoder", settings.decoder_steps, settings.lr_warm, decoder_part),
         ("joint", settings.joint_steps, settings.lr_joint, [*encoder_part, *decoder_part]),
+        ("refine", settings.refine_steps, settings.lr_refine, [*encoder_part, *decoder_part]),
     ]
     optimisers = {name: torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99)) for name, _, lr, parameters in phases}
     identity = {"settings": settings.model_dump(), "seed": seed, "images": len(images)}
@@ -118,7 +120,10 @@ def train_first_stage(
         phase, i, steps, lr = schedule[step]
         rng = np.random.default_rng([seed, 2, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        image = sample_crops(images, half_size, settings.crop, settings.batch, settings.half_share, rng)
+        half_share = 1.0 if phase == "refine" else settings.half_share
+        image = sample_crops(images, half_size, settings.crop, settings.batch, half_share, rng)
+        if phase == "refine" and i == 0:
+            ema.copy_to(model.parameters())
         optimiser = optimisers[phase]
         optimiser.param_groups[0]["lr"] = lr * min(1, (i + 1) / 50) * 0.5 * (1 + math.cos(math.pi * i / steps))
 
@@ -155,7 +160,10 @@ def train_first_stage(
 
 
 @torch.no_grad()
-def latent_scale(model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int) -> float:
-    """1 / standard deviation of the posterior mean over 256 training crops: multiplies latents to unit variance."""
+def finish_first_stage(model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int) -> None:
+    """Bring the decoder's stream to unit deviation (see `normalise_stream`), and store the factor that does it for the
+    latent: 1 / standard deviation of the posterior mean over 256 training crops."""
     crops = sample_crops(images, images, settings.crop, 256, 0.0, np.random.default_rng([seed, 5]))
-    return float(1 / model.encode(crops).latent_dist.mean.std())
+    latent = model.encode(crops).latent_dist.mean
+    normalise_stream(model.decoder, model.post_quant_conv(latent))
+    model.register_to_config(scaling_factor=float(1 / latent.std()))

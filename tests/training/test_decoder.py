@@ -87,15 +87,14 @@ def test_a_state_of_other_settings_is_not_continued(base, first_stage, crops, va
     monkeypatch.setattr(checkpoints.ResumeState, "clear", lambda state: None)
     train(base, crops, validation, tmp_path / "state.safetensors")
     again = asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
-    assert train(again, crops, validation, tmp_path / "state.safetensors", lr_new=1e-3)[0]["step"] == 0
+    assert train(again, crops, validation, tmp_path / "state.safetensors", lr_branch=1e-3)[0]["step"] == 0
 
 
-def test_new_and_inherited_weights_learn_at_their_own_rates(base):
-    """Officially the branch is new, everything else of the base is inherited; a decoder from scratch is all new."""
-    groups = base.new_and_inherited(True)
-    new = {id(p) for p in base.decoder.condition_branch.parameters()}
-    assert {id(p) for p in groups["new"]} == new and groups["inherited"]
-    assert not base.new_and_inherited(False)["inherited"]
+def test_the_branch_and_the_trunk_learn_at_their_own_rates(base):
+    """Officially the branch is new and everything else of the base is inherited; together they are the decoder."""
+    groups = base.branch_and_trunk()
+    assert {id(p) for p in groups["branch"]} == {id(p) for p in base.decoder.condition_branch.parameters()}
+    assert {id(p) for part in groups.values() for p in part} == {id(p) for p in base.decoder.parameters()}
 
 
 def test_only_the_branch_moves_where_inherited_weights_have_rate_zero(base, first_stage, crops, validation):

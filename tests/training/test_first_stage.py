@@ -5,13 +5,22 @@ import pytest
 import torch
 
 from asymlib.data.procedural import procedural_image
-from asymlib.models.first_stage import build_first_stage, load_first_stage
+from asymlib.models.first_stage import build_first_stage, load_first_stage, normalise_stream
 from asymlib.models.pca import PatchPCA
 from asymlib.params import load_params
 from asymlib.training import first_stage as module
 from asymlib.training.first_stage import make_first_stage, sample_crops
 
-SMALL = {"width": 8, "groups": 4, "crop": 32, "batch": 2, "encoder_steps": 20, "decoder_steps": 20, "joint_steps": 20}
+SMALL = {
+    "width": 8,
+    "groups": 4,
+    "crop": 32,
+    "batch": 2,
+    "encoder_steps": 20,
+    "decoder_steps": 20,
+    "joint_steps": 20,
+    "refine_steps": 20,
+}
 
 
 @pytest.fixture
@@ -29,6 +38,25 @@ def test_training_lowers_the_error_and_stores_the_scale(settings, tmp_path):
     crops = sample_crops(images, images, 32, 256, 0.0, np.random.default_rng(9))
     scaled = model.encode(crops).latent_dist.mean * model.config.scaling_factor
     assert scaled.std().item() == pytest.approx(1, abs=0.15)
+
+
+def test_normalising_the_stream_changes_its_scale_and_not_the_function():
+    """Breaks when a layer that adds to the stream is forgotten, or scaled twice."""
+    decoder = build_first_stage(8, 1, 4).eval().decoder
+    latent = torch.randn(4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for block in decoder.up_blocks[:-1]:
+            block.upsamplers[0].conv.weight.mul_(5.0)  # a stream that grows, as training makes it grow
+        for parameter in decoder.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        before = decoder(latent)
+        normalise_stream(decoder, latent)
+        assert torch.allclose(decoder(latent), before, atol=1e-4)
+        entries = []
+        for block in decoder.up_blocks:
+            block.register_forward_pre_hook(lambda _, args: entries.append(args[0].std().item()))
+        decoder(latent)
+    assert entries == pytest.approx([1, 1, 1, 1], rel=1e-3)
 
 
 def test_the_linear_code_is_its_own_inverse_up_to_what_it_loses():
