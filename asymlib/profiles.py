@@ -36,6 +36,9 @@ def run_profile(name: str, root: Path) -> int:
     place = root if name == COMMITTED else copy_tree(root, name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
     environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1", "PATH": path}
+    environment.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that spin while they wait starve whatever runs beside
     status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():

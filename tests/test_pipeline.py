@@ -26,8 +26,13 @@ RECORDS = {f"asymlib/{m}.py" for m in ("params", "profiles", "project", "trainin
 
 def modules(code: str) -> set[str]:
     """The modules of asymlib that a piece of code imports."""
-    found = {node.module for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.replace(".", "/") + ".py" for name in found if name.startswith("asymlib.")}
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("asymlib"):
+            folder = node.module.replace(".", "/")
+            names = [f"{folder}/{alias.name}" for alias in node.names] if (ROOT / folder).is_dir() else [folder]
+            found |= {f"{name}.py" for name in names}
+    return found
 
 
 def notebook_of(stage: dict):

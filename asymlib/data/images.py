@@ -118,7 +118,7 @@ def load_pairs(images: Path, masks: Path, split: str) -> Pairs:
     pairs = pairs.merge(table.reset_index(names="position"), on="image", validate="many_to_one")
     mask = np.stack([np.asarray(Image.open(masks / split / f"{name}.png")) for name in pairs["mask"]])
     hole = torch.from_numpy(mask > 127)[:, None].float()
-    return Pairs(to_tensor(pixels[pairs["position"].to_numpy()]), hole, pairs.drop(columns="position"))
+    return Pairs(to_tensor(pixels[pairs["position"].tolist()]), hole, pairs.drop(columns="position"))
 
 
 def _manifest(folder: Path) -> pd.DataFrame:
