@@ -45,6 +45,7 @@ def test_not_one_byte_of_the_first_stage_changes(base, first_stage, crops, valid
     train(base, crops, validation, gan_start=gan_start)
     for part in ("encoder", "quant_conv", "post_quant_conv"):
         assert bytes_of(getattr(base, part)) == bytes_of(getattr(first_stage, part))
+        assert not any(p.requires_grad or p.grad is not None for p in getattr(base, part).parameters())
     changed = bytes_of(base.decoder)
     assert all(changed[k] != v for k, v in bytes_of(first_stage.decoder).items() if k == "conv_out.weight")
 
