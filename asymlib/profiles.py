@@ -36,16 +36,14 @@ def run_profile(name: str, root: Path) -> int:
     place = root if name == COMMITTED else copy_tree(root, name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
     environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1", "PATH": path}
-    environment.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # threads that spin while they wait starve whatever runs beside
+    # threads that spin while they wait starve whatever runs beside
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():
         shutil.copytree(made, root / "results" / name, dirs_exist_ok=True)
-        shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock") if (
-            place / "dvc.lock"
-        ).is_file() else None
+        if (place / "dvc.lock").is_file():
+            shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock")
     return status
 
 
