@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asymlib.data.latents import cache_crops
-from asymlib.models.decoder import asymmetric_vqgan, scaled_size
+from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import build_first_stage
 
 torch.set_num_threads(2)

@@ -1,40 +1,41 @@
 """The asymmetric VQGAN: a frozen encoder, and a decoder that is told the known pixels.
 
-The decoder is diffusers' own `Decoder` with a five-layer condition branch beside it. Before every level, and once more
-before the last normalisation, known cells of the trunk are *replaced* by the branch's features; the hole keeps the
-trunk's. Without a condition it is the plain decoder, with the same weights.
+The decoder is diffusers' own `Decoder` with a condition branch beside it. Before every level, and once more before the
+last normalisation, known cells of the trunk are *replaced* by the branch's features; the hole keeps the trunk's.
+Without a condition it is the plain decoder, with the same weights. `models.construction` puts one on a first stage.
 """
 
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers import AsymmetricAutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder
+from diffusers.models.autoencoders.vae import AutoencoderMixin, Decoder, DiagonalGaussianDistribution, Encoder
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
 from asymlib.data.masks import normalise_mask
+from asymlib.models.tiling import decode_tiles
 
-# width and depth (ResBlocks per level) of the official variants relative to the vanilla decoder.
-# Official: 3, 4 and 6 blocks a level, of widths 128, 192 and 256; the bundled first stage has 2, hence 2, 3 and 4.
-SCALES = {"base": (1.0, 1.0), "large_1.5x": (1.5, 4 / 3), "large_2x": (2.0, 2.0)}
+DETERMINISTIC = -30.0  # the log-variance that stands for "none"; diffusers clamps to it
 
 
 class ConditionBranch(nn.Module):
-    """Five plain convolutions over the masked image; features are taken before the ReLU.
+    """Plain convolutions over the masked image, one feature for each blend; features are taken before the ReLU.
 
     Args:
-        width: Channels c of the first layer; the five layers have c, 2c, 4c, 4c and 4c.
+        widths: The decoder's channels by level, full resolution first; officially (c, 2c, 4c, 4c), which gives the five
+            layers c, 2c, 4c, 4c, 4c.
         colours: Channels of the image.
 
     Source: official `my_decoder.py`, class `Conditionencoder`.
     """
 
-    def __init__(self, width: int, colours: int = 3) -> None:
+    def __init__(self, widths: tuple[int, ...], colours: int = 3) -> None:
         super().__init__()
-        channels = [colours, width, 2 * width, 4 * width, 4 * width, 4 * width]
-        shapes = [(3, 1), (3, 1), (4, 2), (4, 2), (4, 2)]  # kernel, stride
+        channels = [colours, *widths, widths[-1]]
+        shapes = [(3, 1), (3, 1), *[(4, 2)] * (len(widths) - 1)]  # kernel, stride
         self.layers = nn.ModuleList(
             nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding=1)
             for i, (kernel, stride) in enumerate(shapes)
@@ -62,90 +63,126 @@ def blend(trunk: torch.Tensor, feature: torch.Tensor, mask: torch.Tensor) -> tor
 
 
 class AsymmetricDecoder(Decoder):
-    """diffusers' `Decoder` with an optional condition branch.
+    """diffusers' `Decoder` with an optional condition branch, `condition_encoder` in diffusers' naming.
 
     Args:
-        latent_channels: Channels of the latent.
-        width: Channels c at full resolution; levels have 4c, 4c, 2c and c, lowest resolution first.
-        blocks: ResBlocks per level.
-        groups: Groups of every GroupNorm.
         branch: Whether there is a condition branch.
+        decoder: The arguments of diffusers' `Decoder`.
     """
 
-    def __init__(self, latent_channels: int, width: int, blocks: int, groups: int, branch: bool) -> None:
-        super().__init__(
-            in_channels=latent_channels,
-            out_channels=3,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(width, 2 * width, 4 * width, 4 * width),
-            layers_per_block=blocks - 1,
-            norm_num_groups=groups,
-        )
-        self.condition_branch = ConditionBranch(width) if branch else None
+    def __init__(self, branch: bool, **decoder) -> None:
+        super().__init__(**decoder)
+        self.condition_encoder = ConditionBranch(decoder["block_out_channels"]) if branch else None
 
     def forward(
         self, latent: torch.Tensor, image: torch.Tensor | None = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(N, C, h, w), with image (N, 3, 8h, 8w) in [-1, 1] and mask (N, 1, 8h, 8w) or neither -> (N, 3, 8h, 8w)."""
-        h = self.mid_block(self.conv_in(latent))
-        if image is None or self.condition_branch is None:
+        h = self._run(self.mid_block, self.conv_in(latent))
+        if image is None or self.condition_encoder is None:
             for up_block in self.up_blocks:
-                h = up_block(h)
+                h = self._run(up_block, h)
         else:
-            full, *features = self.condition_branch((1 - mask) * image)
+            full, *features = self._run(self.condition_encoder, (1 - mask) * image)
             for up_block, feature in zip(self.up_blocks, reversed(features), strict=True):
-                h = up_block(blend(h, feature, mask))
+                h = self._run(up_block, blend(h, feature, mask))
             h = blend(h, full, mask)
         return self.conv_out(self.conv_act(self.conv_norm_out(h)))
 
+    def _run(self, part: nn.Module, h: torch.Tensor):
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(part, h)
+        return part(h)
 
-class AsymmetricVQGAN(ModelMixin, ConfigMixin):
-    """A frozen encoder with an asymmetric decoder; saves and loads as safetensors in diffusers' folder layout.
+
+class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """A frozen encoder with an asymmetric decoder; saved as safetensors in the layout of `AsymmetricAutoencoderKL`.
 
     Args:
-        encoder_width: Channels c of the encoder at full resolution (128 in Stable Diffusion).
-        encoder_layers: ResBlocks per encoder level (2 in Stable Diffusion).
-        width: Channels of the decoder at full resolution (128, 192, 256 officially).
-        blocks: ResBlocks per decoder level (3, 4, 6 officially).
-        groups: Groups of every GroupNorm (32 in Stable Diffusion).
+        down_block_types: diffusers' encoder blocks.
+        down_block_out_channels: Channels of the encoder by level, full resolution first.
+        layers_per_down_block: ResBlocks per encoder level.
+        up_block_types: diffusers' decoder blocks.
+        up_block_out_channels: Channels of the decoder by level, full resolution first (officially 128, 256, 512, 512
+            and 1.5 or 2 times that).
+        layers_per_up_block: ResBlocks per decoder level, less one (2, 3, 5 officially).
         latent_channels: Channels of the latent.
+        norm_num_groups: Groups of every GroupNorm.
+        scaling_factor: Brings the latent to unit variance for a diffusion model, see `scale`.
+        force_upcast: Whether half precision overflows in this autoencoder (SDXL's): it then computes in float32.
         branch: Whether the decoder has a condition branch.
-        scaling_factor: Brings the latent to unit variance for a diffusion model; `encode` and `decode` do not apply it.
+        first_stage: Class and config of a frozen first stage that is not an `AutoencoderKL` of Stable Diffusion's make
+            (VQ, tiny, no 1 x 1 convolutions, shifted latents); its encoder is then built from them.
 
     Example:
-        >>> vqgan = AsymmetricVQGAN(encoder_width=8, encoder_layers=1, width=8, blocks=2, groups=4)
+        >>> widths = {"down_block_out_channels": (8, 16, 32, 32), "up_block_out_channels": (8, 16, 32, 32)}
+        >>> vqgan = AsymmetricVQGAN(**widths, layers_per_down_block=1, layers_per_up_block=1, norm_num_groups=4)
         >>> image, mask = torch.zeros(1, 3, 60, 65), torch.ones(60, 65)
         >>> vqgan.decode(vqgan.encode(image), image=image, mask=mask).shape
         torch.Size([1, 3, 60, 65])
     """
 
-    factor = 8
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
         self,
-        encoder_width: int = 128,
-        encoder_layers: int = 2,
-        width: int = 128,
-        blocks: int = 3,
-        groups: int = 32,
+        down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4,
+        down_block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
+        layers_per_down_block: int = 2,
+        up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4,
+        up_block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
+        layers_per_up_block: int = 2,
         latent_channels: int = 4,
-        branch: bool = True,
+        norm_num_groups: int = 32,
         scaling_factor: float = 0.18215,
+        force_upcast: bool = False,
+        branch: bool = True,
+        first_stage: dict | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(
-            out_channels=latent_channels,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            block_out_channels=(encoder_width, 2 * encoder_width, 4 * encoder_width, 4 * encoder_width),
-            layers_per_block=encoder_layers,
-            norm_num_groups=groups,
+        if first_stage is None:
+            self.encoder = Encoder(
+                out_channels=latent_channels,
+                down_block_types=down_block_types,
+                block_out_channels=down_block_out_channels,
+                layers_per_block=layers_per_down_block,
+                norm_num_groups=norm_num_groups,
+            )
+            self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
+            self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+            self.quantize = None
+        else:
+            frozen = getattr(diffusers, first_stage["_class_name"]).from_config(first_stage)
+            self.encoder = frozen.encoder
+            self.quant_conv = getattr(frozen, "quant_conv", None)
+            self.post_quant_conv = getattr(frozen, "post_quant_conv", None)
+            self.quantize = getattr(frozen, "quantize", None)
+        self.decoder = AsymmetricDecoder(
+            branch,
+            in_channels=latent_channels,
+            out_channels=3,
+            up_block_types=up_block_types,
+            block_out_channels=tuple(up_block_out_channels),
+            layers_per_block=layers_per_up_block,
+            norm_num_groups=norm_num_groups,
+            mid_block_add_attention=(first_stage or {}).get("mid_block_add_attention", True),
         )
-        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
-        self.decoder = AsymmetricDecoder(latent_channels, width, blocks, groups, branch)
-        for module in (self.encoder, self.quant_conv, self.post_quant_conv):
+        self.use_slicing = self.use_tiling = False
+        self.tile_size, self.tile_overlap = 512, 64  # pixels; see `decode_tiles`
+        for module in self.frozen_parts.values():
             module.requires_grad_(False)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along a side: 8 with four levels."""
+        return 2 ** (len(self.config.up_block_out_channels) - 1)
+
+    @property
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """The first stage's modules by name: everything but the decoder."""
+        parts = {name: getattr(self, name) for name in ("encoder", "quant_conv", "quantize", "post_quant_conv")}
+        return {name: module for name, module in parts.items() if module is not None}
 
     def train(self, mode: bool = True) -> "AsymmetricVQGAN":
         """Switch the decoder's mode; everything else stays frozen and in eval mode."""
@@ -154,10 +191,18 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
         return self
 
     def posterior(self, image: torch.Tensor) -> DiagonalGaussianDistribution:
-        """The encoder's Gaussian for (N, 3, H, W) in [-1, 1]; H and W are padded by replication to a multiple of 8."""
+        """The encoder's Gaussian for (N, 3, H, W) in [-1, 1]; H and W are padded by replication to a multiple of 8.
+
+        The encoder of a VQ or a tiny autoencoder gives one latent: its Gaussian has the least variance there is.
+        """
         _require_image(image)
         with torch.no_grad():
-            return DiagonalGaussianDistribution(self.quant_conv(self.encoder(_pad(image, self.factor))))
+            moments = self.encoder(_pad(image.to(self._upcast()), self.factor))
+            if self.quant_conv is not None:
+                moments = self.quant_conv(moments)
+            if (self.config.first_stage or {}).get("_class_name") in ("VQModel", "AutoencoderTiny"):
+                moments = torch.cat([moments, torch.full_like(moments, DETERMINISTIC)], dim=1)
+            return DiagonalGaussianDistribution(moments)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """The posterior's mean: (N, 3, H, W) in [-1, 1] -> (N, C, ceil(H/8), ceil(W/8)), not scaled.
@@ -170,10 +215,13 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
     def decode(self, latent: torch.Tensor, image: torch.Tensor | None = None, mask=None) -> torch.Tensor:
         """Decode, keeping the known pixels of `image` where `mask` is 0 as far as the branch can.
 
+        With `enable_slicing()` one latent after the other is decoded, with `enable_tiling()` one tile after the other.
+
         Args:
-            latent: (N, C, h, w), not scaled.
-            image: (N, 3, H, W) or (1, 3, H, W) in [-1, 1], with ceil(H/8) = h and ceil(W/8) = w; or None.
-            mask: What `normalise_mask` takes, 1 = hole; one mask or N. Given if and only if `image` is.
+            latent: (N, C, h, w), not scaled; of any float type, as image and mask.
+            image: (N, 3, H, W) in [-1, 1], with ceil(H/8) = h and ceil(W/8) = w; or None.
+            mask: What `normalise_mask` takes, 1 = hole. Given if and only if `image` is. A value between 0 and 1 fades
+                from the branch to the trunk at every level. One latent, image or mask serves many of the others.
 
         Returns:
             (N, 3, H, W), not clamped; (N, 3, 8h, 8w) without a condition.
@@ -186,73 +234,118 @@ class AsymmetricVQGAN(ModelMixin, ConfigMixin):
         if (image is None) != (mask is None):
             given, missing = ("image", "mask") if mask is None else ("mask", "image")
             raise ValueError(f"{missing}: got None with an {given}, expected both or neither")
-        if latent.ndim != 4 or latent.shape[1] != self.config.latent_channels:
-            raise ValueError(f"latent: got {tuple(latent.shape)}, expected (N, {self.config.latent_channels}, h, w)")
-        latent = self.post_quant_conv(latent)
+        channels = self.latent_channels
+        if latent.ndim != 4 or latent.shape[1] != channels:
+            raise ValueError(f"latent: got {tuple(latent.shape)}, expected (N, {channels}, h, w)")
+        dtype = self._upcast()
         if image is None:
-            return self.decoder(latent)
+            return self._decode_parts(latent.to(dtype))
         _require_image(image)
         height, width = image.shape[-2:]
-        mask = normalise_mask(mask, height, width).to(image)
-        image, mask = _pad(image, self.factor), _pad(mask, self.factor)
+        mask = normalise_mask(mask, height, width).to(image.device, dtype)
+        image, mask = _pad(image.to(dtype), self.factor), _pad(mask, self.factor)
         if image.shape[-2:] != tuple(self.factor * side for side in latent.shape[-2:]):
-            raise ValueError(
-                f"image: got {height} x {width}, expected the size of a latent {tuple(latent.shape[-2:])} x 8"
-            )
-        return self.decoder(latent, _repeat(image, len(latent), "image"), _repeat(mask, len(latent), "mask"))[
-            ..., :height, :width
-        ]
+            cells = tuple(latent.shape[-2:])
+            raise ValueError(f"image: got {height} x {width}, expected the size of a latent {cells} x {self.factor}")
+        return self._decode_parts(*_broadcast(latent=latent.to(dtype), image=image, mask=mask))[..., :height, :width]
+
+    forward = decode  # a wrapped model (DistributedDataParallel) runs its hooks in `forward` alone
+
+    def _decode_parts(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.use_slicing and len(inputs[0]) > 1:
+            return torch.cat([self._decode_whole(*part) for part in zip(*(i.split(1) for i in inputs), strict=True)])
+        return self._decode_whole(*inputs)
+
+    def _decode_whole(self, latent: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
+        if self.quantize is not None:
+            latent = self.quantize(latent)[0]
+        if self.post_quant_conv is not None:
+            latent = self.post_quant_conv(latent)
+        if self.use_tiling:
+            return decode_tiles(self.decoder, latent, condition, self.factor, self.tile_size, self.tile_overlap)
+        return self.decoder(latent, *condition)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of what `encode` gives and `decode` takes."""
+        return (self.config.first_stage or {}).get("vq_embed_dim") or self.config.latent_channels
+
+    def scale(self, latent: torch.Tensor) -> torch.Tensor:
+        """From the first stage's latent to the diffusion model's: (latent - shift) / deviation x scaling_factor."""
+        shift, deviation = self._statistics(latent)
+        return (latent - shift) / deviation * self.config.scaling_factor
+
+    def unscale(self, latent: torch.Tensor) -> torch.Tensor:
+        """From the diffusion model's latent to what `decode` takes; the inverse of `scale`."""
+        shift, deviation = self._statistics(latent)
+        return latent / self.config.scaling_factor * deviation + shift
 
     def branch_and_trunk(self) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters by learning rate: the condition branch, and the rest of the decoder."""
         parts: dict[str, list[nn.Parameter]] = {"branch": [], "trunk": []}
         for name, parameter in self.decoder.named_parameters():
-            parts["branch" if name.startswith("condition_branch") else "trunk"].append(parameter)
+            parts["branch" if name.startswith("condition_encoder") else "trunk"].append(parameter)
         return parts
 
+    def to_diffusers(self) -> AsymmetricAutoencoderKL:
+        """The same weights as diffusers' class: `vae=` of `StableDiffusionInpaintPipeline`.
 
-def asymmetric_vqgan(
-    first_stage: AutoencoderKL, width: int, blocks: int, branch: bool, inherit: bool, seed: int
-) -> AsymmetricVQGAN:
-    """Put an asymmetric decoder on a frozen first stage.
+        Raises:
+            ValueError: diffusers' class cannot express this decoder; the message says why.
+        """
+        c = self.config.up_block_out_channels[0]
+        if self.config.first_stage is not None:
+            name = self.config.first_stage["_class_name"]
+            raise ValueError(
+                f"first_stage: got an {name}, expected Stable Diffusion's layout, the only one of diffusers' class"
+            )
+        if not self.config.branch or tuple(self.config.up_block_out_channels) != (c, 2 * c, 4 * c, 4 * c):
+            came = "no branch" if not self.config.branch else f"widths {tuple(self.config.up_block_out_channels)}"
+            raise ValueError(
+                f"decoder: got {came}, expected a branch and widths c, 2c, 4c, 4c, which diffusers' class has"
+            )
+        vae = AsymmetricAutoencoderKL.from_config({k: v for k, v in self.config.items() if k in _SHARED_CONFIG})
+        vae.load_state_dict(self.state_dict())
+        return vae.to(self.dtype).eval()
 
-    Args:
-        first_stage: The autoencoder whose encoder, `quant_conv` and `post_quant_conv` are copied bit for bit.
-        width: Channels of the decoder at full resolution.
-        blocks: ResBlocks per decoder level.
-        branch: Whether there is a condition branch.
-        inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch).
-        seed: Seed of the new weights.
+    @classmethod
+    def from_diffusers(cls, vae: AsymmetricAutoencoderKL) -> "AsymmetricVQGAN":
+        """The same weights from diffusers' class.
 
-    Raises:
-        ValueError: `inherit` is asked for but width or depth differ from the vanilla decoder's.
-    """
-    config = first_stage.config
-    vanilla = (config.block_out_channels[0], config.layers_per_block + 1)
-    if inherit and (width, blocks) != vanilla:
-        raise ValueError(f"inherit: got width {width} and {blocks} blocks, expected the vanilla decoder's {vanilla}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        vqgan = AsymmetricVQGAN(
-            config.block_out_channels[0],
-            config.layers_per_block,
-            width,
-            blocks,
-            config.norm_num_groups,
-            config.latent_channels,
-            branch,
-            config.scaling_factor,
-        )
-    for part in ("encoder", "quant_conv", "post_quant_conv"):
-        getattr(vqgan, part).load_state_dict(getattr(first_stage, part).state_dict())
-    if inherit:
-        missing = vqgan.decoder.load_state_dict(first_stage.decoder.state_dict(), strict=False)
-        assert not missing.unexpected_keys and all(k.startswith("condition_branch") for k in missing.missing_keys)
-    return vqgan.eval()
+        Raises:
+            ValueError: It is not an `AsymmetricAutoencoderKL`, or its branch does not fit its decoder.
+        """
+        if not isinstance(vae, AsymmetricAutoencoderKL):
+            raise ValueError(f"vae: got {type(vae).__name__}, expected AsymmetricAutoencoderKL")
+        vqgan = cls(**{k: v for k, v in vae.config.items() if k in _SHARED_CONFIG})
+        ours, theirs = vqgan.state_dict(), vae.state_dict()
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise ValueError(
+                f"vae: got widths {vae.config.up_block_out_channels}, to which diffusers' branch does not fit"
+            )
+        vqgan.load_state_dict(theirs)
+        return vqgan.to(vae.dtype).eval()
+
+    def _statistics(self, latent: torch.Tensor) -> tuple:
+        config = self.config.first_stage or {}
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            return tuple(latent.new_tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
+        return config.get("shift_factor") or 0.0, 1.0
+
+    def _upcast(self) -> torch.dtype:
+        if self.config.force_upcast and self.dtype == torch.float16:
+            self.to(torch.float32)
+        return self.dtype
+
+
+_SHARED_CONFIG = (
+    "down_block_types down_block_out_channels layers_per_down_block up_block_types up_block_out_channels "
+    "layers_per_up_block latent_channels norm_num_groups scaling_factor"
+).split()
 
 
 def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
-    """Load what `save_pretrained` wrote; eval mode.
+    """Load what `save_pretrained`, ours or that of diffusers' `AsymmetricAutoencoderKL`, wrote; eval mode.
 
     Raises:
         FileNotFoundError: The folder has no config.json.
@@ -262,23 +355,17 @@ def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
     return AsymmetricVQGAN.from_pretrained(path, local_files_only=True).eval()
 
 
-def scaled_size(first_stage: AutoencoderKL, scale: str) -> tuple[int, int]:
-    """Width and ResBlocks per level of `base`, `large_1.5x` or `large_2x` relative to the first stage's own decoder."""
-    width, depth = SCALES[scale]
-    return int(first_stage.config.block_out_channels[0] * width), round(
-        (first_stage.config.layers_per_block + 1) * depth
-    )
-
-
 def _pad(tensor: torch.Tensor, factor: int) -> torch.Tensor:
     height, width = tensor.shape[-2:]
     return pad(tensor, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
-def _repeat(tensor: torch.Tensor, count: int, name: str) -> torch.Tensor:
-    if len(tensor) not in (1, count):
-        raise ValueError(f"{name}: got {len(tensor)}, expected 1 or as many as the {count} latents")
-    return tensor.expand(count, -1, -1, -1)
+def _broadcast(**tensors: torch.Tensor) -> list[torch.Tensor]:
+    count = max(map(len, tensors.values()))
+    for name, tensor in tensors.items():
+        if len(tensor) not in (1, count):
+            raise ValueError(f"{name}: got {len(tensor)}, expected 1 or as many as the other inputs, {count}")
+    return [tensor.expand(count, -1, -1, -1) for tensor in tensors.values()]
 
 
 def _require_image(image: torch.Tensor) -> None:

@@ -6,7 +6,8 @@ import torch
 from asymlib.data.images import to_tensor
 from asymlib.data.latents import encode_means
 from asymlib.evaluation.metrics import curve_point
-from asymlib.models.decoder import AsymmetricVQGAN, asymmetric_vqgan
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.params import load_params
 from asymlib.training import checkpoints
 from asymlib.training.decoder import Validation, batches, decode_macs, learning_rate, train_decoder
@@ -94,7 +95,7 @@ def test_a_state_of_other_settings_is_not_continued(base, first_stage, crops, va
 def test_the_branch_and_the_trunk_learn_at_their_own_rates(base):
     """Officially the branch is new and everything else of the base is inherited; together they are the decoder."""
     groups = base.branch_and_trunk()
-    assert {id(p) for p in groups["branch"]} == {id(p) for p in base.decoder.condition_branch.parameters()}
+    assert {id(p) for p in groups["branch"]} == {id(p) for p in base.decoder.condition_encoder.parameters()}
     assert {id(p) for part in groups.values() for p in part} == {id(p) for p in base.decoder.parameters()}
 
 
