@@ -116,11 +116,11 @@ def cost_table(records: dict[str, dict]) -> pd.DataFrame:
     """Decoder -> provenance, as rows of a tidy table: parameters, GMAC of a decode, steps and TMAC of the training."""
     names = {"decoder_parameters": "decoder_parameters", "decode_gmac": "decode_gmac", "training_steps": "steps"}
     names |= {"training_tmac": "training_tmac"}
-    parts = [_facts(name, r["seed"], {metric: r[key] for metric, key in names.items()}) for name, r in records.items()]
+    parts = [facts(name, r["seed"], {metric: r[key] for metric, key in names.items()}) for name, r in records.items()]
     return pd.concat(parts)
 
 
-def _facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
+def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
     """Numbers without an interval as rows of a tidy table."""
     return pd.DataFrame(
         [(variant, seed, "all", "all", "all", metric, value, None, None, 1) for metric, value in values.items()],
