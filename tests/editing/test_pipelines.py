@@ -1,0 +1,220 @@
+"""A decoder in diffusers' own pipelines, end to end: as `vae=`, and through `decode_with`."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, StableDiffusionInpaintPipeline, UNet2DModel
+from PIL import Image
+
+from asymlib.editing.pipelines import decode_with
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.interchange import AsymmetricVAE
+
+_spec = importlib.util.spec_from_file_location("tiny_pipelines", Path(__file__).with_name("tiny_pipelines.py"))
+tiny_pipelines = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny_pipelines)
+
+SIZE = (64, 48)  # width and height that the pipelines work at; the photo is a little larger where they resize it
+STEPS = {"num_inference_steps": 2}
+CALLS = {
+    "stable_diffusion_inpaint": {"prompt": "a", "width": 64, "height": 48},
+    "stable_diffusion_xl_inpaint": {"prompt": "a", "width": 64, "height": 48},
+    "controlnet_inpaint": {"prompt": "a", "control_image": Image.new("RGB", (70, 50), "red")},
+    "paint_by_example": {"example_image": Image.new("RGB", (40, 40), "blue")},
+    "flux_fill": {"prompt": "a", "width": 64, "height": 56, "max_sequence_length": 8},  # 56 becomes 48
+    "diffedit": {"prompt": "b", "inpaint_strength": 1.0},
+}
+
+
+@dataclass
+class Case:
+    """A pipeline with an untrained base decoder on its own vae, and what to call it with."""
+
+    pipe: DiffusionPipeline
+    vqgan: AsymmetricVQGAN
+    photo: Image.Image
+    mask: Any
+    call: dict[str, Any]
+
+    def decode(self, mask=None, **call) -> np.ndarray:
+        mask = self.mask if mask is None else mask
+        return pixels(decode_with(self.vqgan, self.pipe, self.photo, mask, **self.call | call, generator=seeded()))
+
+    def run(self, mask=None, **call):
+        """The pipeline alone, on the same inputs."""
+        pictures = {"image": self.photo, "mask_image": self.mask if mask is None else mask}
+        if "image_latents" in self.call:
+            del pictures["image"]
+        return self.pipe(**pictures, **self.call | call, generator=seeded()).images
+
+
+def case_of(name: str) -> Case:
+    pipe = getattr(tiny_pipelines, name)()
+    vqgan = asymmetric_vqgan(pipe.vae, 8, 2, branch=True, inherit=True, seed=0)
+    photo = photograph(SIZE if name == "paint_by_example" else (70, 50))  # it alone does not resize
+    mask, call = box(photo.size), CALLS[name] | STEPS
+    if name == "diffedit":
+        prompts = {"target_prompt": "a", "source_prompt": "b"}
+        mask = pipe.generate_mask(photo, **prompts, num_maps_per_mask=1, **STEPS, generator=seeded())
+        call["image_latents"] = pipe.invert("b", photo, inpaint_strength=1.0, **STEPS, generator=seeded()).latents
+    return Case(pipe, vqgan, photo, mask, call)
+
+
+@pytest.fixture(scope="module", params=CALLS)
+def case(request):
+    return case_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def inpaint():
+    return case_of("stable_diffusion_inpaint")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def photograph(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def box(size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, (16, 10, 41, 33))
+    return mask
+
+
+def pixels(images: list[Image.Image]) -> np.ndarray:
+    """(N, H, W, 3) int, so that differences have a sign."""
+    return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+def by_hand(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pipeline's latents decoded with and without a condition, and the mask; each by the pipeline's own code."""
+    pipe, config = case.pipe, case.pipe.vae.config
+    latent = case.run(output_type="latent", num_images_per_prompt=2)
+    if latent.ndim == 3:
+        latent = pipe._unpack_latents(latent, SIZE[1], SIZE[0], pipe.vae_scale_factor)
+    latent = latent / config.scaling_factor + (config.shift_factor or 0)
+    if config.latents_mean:
+        mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
+        latent = latent * std + mean
+    image = pipe.image_processor.preprocess(case.photo, SIZE[1], SIZE[0])
+    if isinstance(case.mask, Image.Image):
+        hole = torch.from_numpy(np.asarray(case.mask.resize(SIZE, Image.Resampling.LANCZOS)) > 127).float()
+    else:
+        hole = torch.from_numpy(case.mask[0]).float().kron(torch.ones(8, 8))
+    with torch.no_grad():
+        decoded = [case.vqgan.decode(latent, image, hole), case.vqgan.decode(latent)]
+    pictures = (pixels(pipe.image_processor.postprocess(d, output_type="pil")) for d in decoded)
+    return *pictures, hole.bool().numpy()
+
+
+def test_every_pipeline_is_decoded_with_the_known_pixels(case):
+    """Breaks when latents are not unpacked or unscaled, image and mask are not at the latent's size, or are dropped."""
+    result = case.decode(num_images_per_prompt=2)
+    conditioned, unconditioned, hole = by_hand(case)
+    assert result.shape == (2, SIZE[1], SIZE[0], 3) and 0 < hole.mean() < 1
+    assert np.abs(result - conditioned).max() <= 1
+    assert np.abs(result - unconditioned)[:, ~hole].mean() > 5  # the condition was used
+
+
+def test_an_all_hole_mask_gives_the_pipelines_own_picture(case):
+    """An untrained base without known pixels is the vanilla decoder, so any slip in the latents' scale shows."""
+    whole = Image.new("L", case.photo.size, 255) if isinstance(case.mask, Image.Image) else np.ones_like(case.mask)
+    assert np.abs(case.decode(whole) - pixels(case.run(whole))).max() <= 1
+
+
+def test_several_prompts_share_one_image(inpaint):
+    assert len(inpaint.decode(prompt=["a", "b"], num_images_per_prompt=2)) == 4
+
+
+def as_vae(vqgan: AsymmetricVQGAN) -> AsymmetricVAE:
+    twin = vqgan.to_diffusers()
+    vae = AsymmetricVAE.from_config(twin.config).eval()
+    vae.load_state_dict(twin.state_dict())
+    return vae
+
+
+def with_vae(case: Case, vae: AsymmetricVAE) -> Case:
+    pipe = StableDiffusionInpaintPipeline(**case.pipe.components | {"vae": vae}, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return Case(pipe, case.vqgan, case.photo, case.mask, case.call)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_as_the_vae_of_stable_diffusion_inpaint_it_gives_the_same_pictures(inpaint, count):
+    """Breaks when the images of one prompt do not share image and mask, or the two ways resize them differently."""
+    served = with_vae(inpaint, as_vae(inpaint.vqgan)).run(num_images_per_prompt=count)
+    result = inpaint.decode(num_images_per_prompt=count)
+    assert len(served) == count and np.abs(result - pixels(served)).max() <= 1
+
+
+def test_a_pipeline_saved_with_its_vae_loads_again(inpaint, tmp_path):
+    """Breaks when diffusers cannot find how to load a class of ours."""
+    case = with_vae(inpaint, as_vae(inpaint.vqgan))
+    case.pipe.save_pretrained(tmp_path)
+    again = StableDiffusionInpaintPipeline.from_pretrained(tmp_path, local_files_only=True)
+    assert isinstance(again.vae, AsymmetricVAE)
+    again.set_progress_bar_config(disable=True)
+    expected, case.pipe = pixels(case.run(num_images_per_prompt=2)), again
+    assert np.array_equal(pixels(case.run(num_images_per_prompt=2)), expected)
+
+
+def test_images_that_do_not_divide_the_latents_are_refused(inpaint):
+    image, mask = torch.zeros(2, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    with pytest.raises(ValueError, match="image: got 2, expected a divisor of the 3 latents"):
+        as_vae(inpaint.vqgan).decode(torch.zeros(3, 4, 4, 4), image=image, mask=mask)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"photo": "photo.jpg"}, "image: got str, expected a PIL image"),
+    ({"mask": Image.new("L", (70, 51))}, "mask: got 70 x 51, expected the image's 70 x 50 or its latent's 8 x 6"),
+    ({"mask": np.zeros((2, 50, 70))}, "mask: got 2, expected one"),
+    ({"mask": np.full((50, 70), 255)}, "mask: got values from 255 to 255"),
+    ({"mask": "mask.png"}, "mask: got str"),
+    ({"mask": None}, "mask: got NoneType"),
+])  # fmt: skip
+def test_bad_pictures_are_one_clear_sentence(inpaint, change, message):
+    picture = {"photo": inpaint.photo, "mask": inpaint.mask} | change
+    with pytest.raises(ValueError, match=message):
+        decode_with(inpaint.vqgan, inpaint.pipe, picture["photo"], picture["mask"], **inpaint.call)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("flux_fill", "vqgan: got latent_channels 4, expected 16"),
+    ("stable_diffusion_xl_inpaint", "vqgan: got scaling_factor 0.18215, expected 0.13025"),  # the same shape
+])  # fmt: skip
+def test_a_decoder_for_another_latent_space_is_refused(inpaint, name, message):
+    pipe = getattr(tiny_pipelines, name)()
+    with pytest.raises(ValueError, match=message):
+        decode_with(inpaint.vqgan, pipe, inpaint.photo, inpaint.mask, **CALLS[name])
+
+
+def test_a_pipeline_without_latents_is_refused(inpaint):
+    unet = UNet2DModel(8, block_out_channels=(4, 4), layers_per_block=1, norm_num_groups=4,
+                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    with pytest.raises(ValueError, match="pipe: got DDPMPipeline, expected a pipeline with a vae"):
+        decode_with(inpaint.vqgan, DDPMPipeline(unet, DDPMScheduler()), inpaint.photo, inpaint.mask)
+
+
+@pytest.mark.parametrize("output, message", [
+    (torch.zeros(1, 3, 48, 64), r"pipe: got \(1, 3, 48, 64\) from Heedless, expected latents \(N, 4, h, w\)"),
+    ([Image.new("RGB", SIZE)], "pipe: got list from Heedless"),
+    (torch.zeros(1, 12, 16), "latent: got 12 patches, expected 0 x 0; give height and width"),
+])  # fmt: skip
+def test_a_pipeline_that_does_not_heed_output_type_is_refused(inpaint, output, message):
+    class Heedless:
+        vae = inpaint.pipe.vae
+
+        def __call__(self, output_type="pil"):
+            return (output,)
+
+    with pytest.raises(ValueError, match=message):
+        decode_with(inpaint.vqgan, Heedless(), inpaint.photo, inpaint.mask)
