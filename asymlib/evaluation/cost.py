@@ -1,4 +1,4 @@
-"""What a decode costs: multiply-accumulates and memory, counted and not timed, so that every run gives the same numbers."""
+"""What a decode costs: multiply-accumulates and memory, counted and not timed, so that every run gives the same."""
 
 import weakref
 from collections.abc import Callable

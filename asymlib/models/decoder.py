@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pad
 
 from asymlib.data.masks import normalise_mask
+from asymlib.models.interchange import AsymmetricVAE
 from asymlib.models.tiling import decode_tiles
 
 DETERMINISTIC = -30.0  # the log-variance that stands for "none"; diffusers clamps to it
@@ -287,7 +288,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             parts["branch" if name.startswith("condition_encoder") else "trunk"].append(parameter)
         return parts
 
-    def to_diffusers(self) -> AsymmetricAutoencoderKL:
+    def to_diffusers(self) -> AsymmetricVAE:
         """The same weights as diffusers' class: `vae=` of `StableDiffusionInpaintPipeline`.
 
         Raises:
@@ -304,9 +305,9 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise ValueError(
                 f"decoder: got {came}, expected a branch and widths c, 2c, 4c, 4c, which diffusers' class has"
             )
-        vae = AsymmetricAutoencoderKL.from_config({k: v for k, v in self.config.items() if k in _SHARED_CONFIG})
+        vae = AsymmetricVAE.from_config({k: v for k, v in self.config.items() if k in _SHARED_CONFIG})
         vae.load_state_dict(self.state_dict())
-        return vae.to(self.dtype).eval()
+        return vae.to(self.device, self.dtype).eval()
 
     @classmethod
     def from_diffusers(cls, vae: AsymmetricAutoencoderKL) -> "AsymmetricVQGAN":
@@ -324,7 +325,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
                 f"vae: got widths {vae.config.up_block_out_channels}, to which diffusers' branch does not fit"
             )
         vqgan.load_state_dict(theirs)
-        return vqgan.to(vae.dtype).eval()
+        return vqgan.to(vae.device, vae.dtype).eval()
 
     def _statistics(self, latent: torch.Tensor) -> tuple:
         config = self.config.first_stage or {}

@@ -135,13 +135,6 @@ def test_several_prompts_share_one_image(inpaint):
     assert len(inpaint.decode(prompt=["a", "b"], num_images_per_prompt=2)) == 4
 
 
-def as_vae(vqgan: AsymmetricVQGAN) -> AsymmetricVAE:
-    twin = vqgan.to_diffusers()
-    vae = AsymmetricVAE.from_config(twin.config).eval()
-    vae.load_state_dict(twin.state_dict())
-    return vae
-
-
 def with_vae(case: Case, vae: AsymmetricVAE) -> Case:
     pipe = StableDiffusionInpaintPipeline(**case.pipe.components | {"vae": vae}, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -151,14 +144,14 @@ def with_vae(case: Case, vae: AsymmetricVAE) -> Case:
 @pytest.mark.parametrize("count", [1, 2])
 def test_as_the_vae_of_stable_diffusion_inpaint_it_gives_the_same_pictures(inpaint, count):
     """Breaks when the images of one prompt do not share image and mask, or the two ways resize them differently."""
-    served = with_vae(inpaint, as_vae(inpaint.vqgan)).run(num_images_per_prompt=count)
+    served = with_vae(inpaint, inpaint.vqgan.to_diffusers()).run(num_images_per_prompt=count)
     result = inpaint.decode(num_images_per_prompt=count)
     assert len(served) == count and np.abs(result - pixels(served)).max() <= 1
 
 
 def test_a_pipeline_saved_with_its_vae_loads_again(inpaint, tmp_path):
     """Breaks when diffusers cannot find how to load a class of ours."""
-    case = with_vae(inpaint, as_vae(inpaint.vqgan))
+    case = with_vae(inpaint, inpaint.vqgan.to_diffusers())
     case.pipe.save_pretrained(tmp_path)
     again = StableDiffusionInpaintPipeline.from_pretrained(tmp_path, local_files_only=True)
     assert isinstance(again.vae, AsymmetricVAE)
@@ -170,7 +163,7 @@ def test_a_pipeline_saved_with_its_vae_loads_again(inpaint, tmp_path):
 def test_images_that_do_not_divide_the_latents_are_refused(inpaint):
     image, mask = torch.zeros(2, 3, 32, 32), torch.ones(1, 1, 32, 32)
     with pytest.raises(ValueError, match="image: got 2, expected a divisor of the 3 latents"):
-        as_vae(inpaint.vqgan).decode(torch.zeros(3, 4, 4, 4), image=image, mask=mask)
+        inpaint.vqgan.to_diffusers().decode(torch.zeros(3, 4, 4, 4), image=image, mask=mask)
 
 
 @pytest.mark.parametrize("change, message", [
