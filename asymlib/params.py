@@ -74,7 +74,7 @@ class Latents(Section):
 
 
 class Training(Section):
-    """Settings of the decoders' loop; `steps` is one number here and one per decoder in params.yaml."""
+    """Settings of the decoders' loop, of one decoder; `batch` is that of all processes together."""
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -92,6 +92,9 @@ class Training(Section):
     ema: float | None
     clip: float | None
     validate_every: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
 
 
 class Inpainter(Section):
