@@ -2,7 +2,8 @@
 
 What the official recipe fixes (`autoencoder.py`, `lr_scheduler.py`):
 Adam (0.5, 0.9), warm-up then cosine, sampled posterior of the *full* image,
-a full mask with probability 0.5, GAN and its discriminator switched on together at a start step.
+a full mask with probability 0.5, GAN and its discriminator switched on together at a start step, from which the
+discriminator has a schedule of its own.
 
 The same loop runs in one process and, under `accelerate launch`, in many: see `training.distributed`.
 """
@@ -192,10 +193,12 @@ def train_decoder(
         optimiser.step()
         ema.step(trained)
 
-        # discriminator, on what the decoder just made
+        # discriminator, on what the decoder just made; officially it warms up on its own from its first step on
         if adversarial:
             discriminator.requires_grad_(True)
-            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * factor
+            since, left = step - settings.gan_start, settings.steps - settings.gan_start
+            own_factor = learning_rate(since, left, settings.warmup, settings.lr_floor)
+            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * own_factor
             discriminator_optimiser.zero_grad(set_to_none=True)
             for i, (image, image_hat) in enumerate(made):
                 with synchronised(accelerator, judge, i + 1 == parts):

@@ -9,7 +9,7 @@ from asymlib.evaluation.metrics import curve_point
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.params import load_params
-from asymlib.training import checkpoints
+from asymlib.training import checkpoints, decoder
 from asymlib.training.decoder import Validation, batches, decode_macs, learning_rate, train_decoder
 
 
@@ -140,3 +140,12 @@ def test_macs_are_those_of_the_paper():
         with torch.device("meta"):
             model = AsymmetricVQGAN(branch=branch)
             assert decode_macs(model, 256) / 1e9 == pytest.approx(expected, abs=0.1)
+
+
+def test_the_discriminator_s_schedule_starts_with_the_gan(base, crops, validation, monkeypatch):
+    """Breaks when it starts at the decoder's rate: officially its rate is zero, then warms up on its own."""
+    asked = []
+    monkeypatch.setattr(decoder, "learning_rate", lambda *args: asked.append(args) or learning_rate(*args))
+    train(base, crops, validation, gan_start=3, lr_floor=0.5)
+    assert [args for args in asked if args[1] == 3] == [(0, 3, 1, 0.5), (1, 3, 1, 0.5), (2, 3, 1, 0.5)]
+    assert [args[0] for args in asked if args[1] == 6] == list(range(6))
