@@ -104,6 +104,7 @@ class Training(Section):
     lr_floor: float
     full_mask_share: float = Field(ge=0, le=1)
     perceptual_weight: float = Field(ge=0)
+    perceptual: Literal["available", "lpips_vgg"] = "available"
     kl_weight: float = Field(ge=0)
     gan_start: int | None
     gan_weight: float
