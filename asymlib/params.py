@@ -47,8 +47,10 @@ class Images(Section):
 
 
 class FirstStage(Section):
-    source: Literal["bundled", "train"]
+    source: Literal["bundled", "train", "hub"]
     bundled: str
+    repository: str | None = None
+    revision: str | None = None
     folder: str | None
     procedural: int = Field(ge=0)
     width: int
@@ -66,6 +68,14 @@ class FirstStage(Section):
     lr_refine: float
     kl_weight: float
     ema: float
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "FirstStage":
+        if self.source == "hub" and not (self.repository and self.revision):
+            raise ValueError(
+                f"repository, revision: got {self.repository!r} and {self.revision!r}, expected both for source 'hub'"
+            )
+        return self
 
 
 class Latents(Section):

@@ -18,11 +18,18 @@ from torch.distributed.elastic.multiprocessing.errors import record as report
 from asymlib.evaluation.metrics import curve_point  # an entry point is above the layers
 from asymlib.evaluation.tables import write_table
 from asymlib.models.features import perceptual_loss
-from asymlib.models.first_stage import load_first_stage
 from asymlib.params import Profile, load_params
 from asymlib.training.distributed import make_accelerator
 from asymlib.training.provenance import write_json
-from asymlib.training.run import build_decoder, read_source, read_validation, start_record, train, what_it_cost
+from asymlib.training.run import (
+    build_decoder,
+    read_first_stage,
+    read_source,
+    read_validation,
+    start_record,
+    train,
+    what_it_cost,
+)
 
 
 def launch(params: Profile, name: str, cpu: bool = False) -> None:
@@ -39,7 +46,8 @@ def launch(params: Profile, name: str, cpu: bool = False) -> None:
     settings = params.training[name]
     accelerator = make_accelerator(settings, cpu)
     torch.set_num_threads(params.threads)  # accelerate has set it to its own
-    first_stage = load_first_stage(params.checkpoints / "first_stage")
+    with accelerator.main_process_first():  # one process fetches it
+        first_stage = read_first_stage(params)
     vqgan = build_decoder(params, name, first_stage)
     validation = read_validation(params, first_stage)
     record = start_record(params, name)

@@ -13,11 +13,20 @@ from asymlib.data.latents import Crops, encode_means
 from asymlib.data.streaming import ImageStream
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import fetch_first_stage, load_first_stage
 from asymlib.params import Profile
 from asymlib.training.checkpoints import load_tensors
 from asymlib.training.decoder import Validation, decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
 from asymlib.training.provenance import content_hash, provenance
+
+
+def read_first_stage(params: Profile) -> AutoencoderKL:
+    """The frozen first stage of a profile; one on the hub is fetched the first time."""
+    settings, home = params.first_stage, params.checkpoints / "first_stage"
+    if settings.source == "hub" and not (home / "config.json").is_file():
+        fetch_first_stage(settings.repository, settings.revision, home)
+    return load_first_stage(home)
 
 
 def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> AsymmetricVQGAN:
