@@ -54,6 +54,9 @@ def launch(params: Profile, name: str, cpu: bool = False) -> None:
     perceptual_name, perceptual = perceptual_loss(settings.perceptual, accelerator.device)
     source = read_source(params, name, vqgan, accelerator)
     curve = train(params, name, vqgan, source, validation, perceptual, curve_point, record, accelerator)
+    if params.stream is not None:
+        skipped = torch.tensor([source.skipped], device=accelerator.device)
+        record["skipped_images"] = int(accelerator.reduce(skipped, "sum"))
     if accelerator.is_main_process:
         write_table(pd.DataFrame(curve), params.results / "curves" / f"{name}.csv")
         with torch.no_grad():
