@@ -47,8 +47,10 @@ class Images(Section):
 
 
 class FirstStage(Section):
-    source: Literal["bundled", "train"]
+    source: Literal["bundled", "train", "hub"]
     bundled: str
+    repository: str | None = None
+    revision: str | None = None
     folder: str | None
     procedural: int = Field(ge=0)
     width: int
@@ -67,14 +69,41 @@ class FirstStage(Section):
     kl_weight: float
     ema: float
 
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> "FirstStage":
+        if self.source == "hub" and not (self.repository and self.revision):
+            raise ValueError(
+                f"repository, revision: got {self.repository!r} and {self.revision!r}, expected both for source 'hub'"
+            )
+        return self
+
 
 class Latents(Section):
     crop: int = Field(ge=16, multiple_of=8)
     crops_per_image: int = Field(ge=1)
 
 
+class Stream(Section):
+    """Training images that are read, cropped and encoded as they are needed; of a dataset on the hub or of a folder."""
+
+    dataset: str | None = None
+    revision: str | None = None
+    folder: str | None = None
+    size: int = Field(ge=16, multiple_of=8)
+    smallest: int = Field(ge=1)
+    buffer: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _one_pinned_source(self) -> "Stream":
+        if (self.dataset is None) == (self.folder is None):
+            raise ValueError(f"dataset, folder: got {self.dataset!r} and {self.folder!r}, expected exactly one of them")
+        if self.dataset and not self.revision:
+            raise ValueError(f"revision: got {self.revision!r}, expected the commit of {self.dataset} to read")
+        return self
+
+
 class Training(Section):
-    """Settings of the decoders' loop; `steps` is one number here and one per decoder in params.yaml."""
+    """Settings of the decoders' loop, of one decoder; `batch` is that of all processes together."""
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -85,6 +114,7 @@ class Training(Section):
     lr_floor: float
     full_mask_share: float = Field(ge=0, le=1)
     perceptual_weight: float = Field(ge=0)
+    perceptual: Literal["available", "lpips_vgg"] = "available"
     kl_weight: float = Field(ge=0)
     gan_start: int | None
     gan_weight: float
@@ -92,6 +122,9 @@ class Training(Section):
     ema: float | None
     clip: float | None
     validate_every: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
 
 
 class Inpainter(Section):
@@ -118,6 +151,7 @@ class Profile(Section):
     images: Images
     first_stage: FirstStage
     latents: Latents
+    stream: Stream | None = None
     training: dict[str, Training]
     inpainter: Inpainter
     evaluation: Evaluation
@@ -166,12 +200,10 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     if profile not in content["profiles"]:
         raise ValueError(f"profile: got {profile!r}, expected one of {', '.join(content['profiles'])}")
     section = dict(content["profiles"][profile])
-    for part in ("images", "first_stage"):
-        if section[part].get("folder"):
+    for part in ("images", "first_stage", "stream"):
+        if section.get(part, {}).get("folder"):
             section[part] = section[part] | {"folder": str(user_path(section[part]["folder"]))}
-    training = dict(section.get("training", {}))
-    steps = training.pop("steps", {})
-    section["training"] = {name: training | {"steps": count} for name, count in steps.items()}
+    section["training"] = _training_by_decoder(section.get("training", {}))
     try:
         params = Profile(name=profile, decoders=content["decoders"], **section)
     except ValidationError as error:
@@ -182,3 +214,15 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
         ) from None
     torch.set_num_threads(params.threads)
     return params
+
+
+def _training_by_decoder(training: dict) -> dict[str, dict]:
+    """A value of `training` is one for all decoders, or a mapping from each decoder's name to its own."""
+    return {
+        name: {
+            key: value[name] if isinstance(value, dict) else value
+            for key, value in training.items()
+            if not isinstance(value, dict) or name in value
+        }
+        for name in training.get("steps", {})
+    }

@@ -35,6 +35,27 @@ def test_a_mistake_in_params_is_one_clear_sentence(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_the_paper_profile_has_the_official_numbers():
+    """Rates are 4.5e-6 x images per step, 0.1x for what base inherits; twelve epochs; the floor is 1e-6 itself."""
+    training = load_params("paper").training
+    for name, images in {"base": 80, "large_1.5x": 32, "large_2x": 16}.items():
+        settings = training[name]
+        assert settings.batch == images and settings.steps == 12 * (1152196 // images)
+        assert settings.lr_branch == pytest.approx(4.5e-6 * images) and settings.lr_scratch == settings.lr_branch
+        assert settings.lr_branch * settings.lr_floor == pytest.approx(1e-6, rel=2e-3)
+        assert (settings.warmup, settings.gan_start, settings.full_mask_share) == (5000, 50001, 0.5)
+        assert (settings.perceptual_weight, settings.gan_weight, settings.ema) == (1.0, 0.8, None)
+    assert training["base"].lr_inherited == pytest.approx(0.1 * training["base"].lr_branch)
+
+
+def test_a_value_of_training_may_be_given_for_each_decoder(tmp_path):
+    content = yaml.safe_load(yaml.safe_dump(CONTENT))
+    content["profiles"]["smoke"]["training"]["batch"] = {"base": 2}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"training\.(?!base).*\.batch: .*Field required"):
+        load_params("smoke", tmp_path / "params.yaml")
+
+
 def test_an_unknown_profile_and_decoder_are_named():
     with pytest.raises(ValueError, match="profile: got 'large', expected one of default, extended, smoke, photos"):
         load_params("large")

@@ -69,7 +69,7 @@ def test_a_stage_gives_its_notebook_the_parameters_it_has(name):
 def test_an_unknown_profile_is_one_clear_sentence():
     done = subprocess.run([sys.executable, "-m", "asymlib.profiles", "tiny"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.strip() == "error: profile: got 'tiny', expected one of default, extended, smoke, photos"
+    assert done.stderr.strip() == "error: profile: got 'tiny', expected one of default, extended, smoke, photos, paper"
 
 
 def test_a_stage_that_fails_ends_with_one_sentence_and_keeps_its_traceback(tmp_path):

@@ -2,12 +2,13 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Photograph(NamedTuple):
@@ -72,8 +73,8 @@ def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Pho
     found, skipped = [], {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         try:
-            found.append((path, _read(path, smallest)))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            found.append((path, read_photograph(path, smallest)))
+        except UNREADABLE as error:
             skipped[path.relative_to(folder).as_posix()] = str(error).replace(str(folder), folder.name) or type(error).__name__
     if len(found) < 3:
         raise ValueError(f"folder: got {folder} with {len(found)} usable photographs ({len(skipped)} skipped), expected at least 3")
@@ -85,8 +86,13 @@ def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Pho
     ], skipped
 
 
-def _read(path: Path, smallest: int) -> np.ndarray:
-    with Image.open(path) as image:
+def read_photograph(file: Path | BinaryIO, smallest: int = 1) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a file: EXIF orientation applied, greyscale made RGB, transparency laid on white.
+
+    Raises:
+        UNREADABLE: The file is broken, no image, or has a side of fewer than `smallest` pixels.
+    """
+    with Image.open(file) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
@@ -74,40 +76,70 @@ def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
     return others
 
 
-@torch.no_grad()
-def decode_in_batches(decode: Decode, task: Task, pairs: Pairs, batch: int) -> torch.Tensor:
-    """Decode every latent with its image and mask: (N, 3, H, W), clamped to [-1, 1]."""
-    parts = zip(task.latent.split(batch), pairs.image.split(batch), pairs.mask.split(batch), strict=True)
-    return torch.cat([decode(latent, image, mask) for latent, image, mask in parts]).clamp(-1, 1)
-
-
-def read_decoders(params, first_stage) -> dict[str, Decode]:
+def read_decoders(params, first_stage, device: str | torch.device = "cpu") -> dict[str, Decode]:
     """Every decoder of a profile by its name, `vanilla` first.
 
     Raises:
         FileNotFoundError: A trained decoder is missing.
     """
+    first_stage = first_stage.to(device)
     decoders: dict[str, Decode] = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
     for name in params.decoders:
-        decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).decode
+        decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).to(device).decode
     return decoders
 
 
-def evaluate(decoders: dict[str, Decode], tasks: dict[str, Task], pairs: Pairs, batch: int, seed: int) -> pd.DataFrame:
+def evaluate(
+    decoders: dict[str, Decode],
+    tasks: dict[str, Task],
+    pairs: Pairs,
+    batch: int,
+    seed: int,
+    accelerator: Accelerator | None = None,
+) -> pd.DataFrame:
     """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back.
+
+    Args:
+        decoders: From `read_decoders`, on the accelerator's device.
+        tasks: From `make_tasks`.
+        pairs: Images and masks.
+        batch: Images that are decoded at a time.
+        seed: For the rows.
+        accelerator: Shares the work between the processes of a launch, which all get the whole table. A process takes
+            whole batches, so that the numbers are those of one process to the last digit.
 
     Returns:
         Rows as `rows_of` makes them; the pasted variant of NAME is NAME_paste_hard.
     """
-    features, parts = EffNetFeatures(), []
-    for name, decode in tqdm(decoders.items(), desc="decoders"):
+    process, processes, device = 0, 1, torch.device("cpu")
+    if accelerator is not None:
+        process, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    features, parts = EffNetFeatures().to(device), []
+    positions = torch.arange(len(pairs.image)).split(batch)
+    own = range(process, len(positions), processes)
+    for name, decode in tqdm(decoders.items(), desc="decoders", disable=process > 0):
         for source, task in tasks.items():
-            image_hat = decode_in_batches(decode, task, pairs, batch)
-            pasted = paste_hard(pairs.image, image_hat, pairs.mask)
-            for variant, result in {name: image_hat, f"{name}_paste_hard": pasted}.items():
-                values = measure(task.reference, result, pairs.mask, features)
-                parts.append(rows_of(values, pairs, variant, source, seed))
+            measured = [(i, _measure_batch(decode, task, pairs, positions[i], features, device)) for i in own]
+            if processes > 1:
+                measured = sorted(gather_object(measured), key=lambda part: part[0])
+            for variant, suffix in enumerate(("", "_paste_hard")):
+                values = [part[variant] for _, part in measured]
+                whole = {metric: torch.cat([v[metric] for v in values]) for metric in values[0]}
+                parts.append(rows_of(whole, pairs, name + suffix, source, seed))
     return pd.concat(parts, ignore_index=True)
+
+
+def _measure_batch(
+    decode: Decode, task: Task, pairs: Pairs, chosen: torch.Tensor, features: EffNetFeatures, device: torch.device
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The metrics of some pairs, decoded as they come, and with the known pixels pasted back."""
+    given = (task.latent, pairs.image, pairs.mask, task.reference)
+    latent, image, mask, reference = (tensor[chosen].to(device) for tensor in given)
+    with torch.no_grad():
+        image_hat = decode(latent, image, mask).clamp(-1, 1)
+    results = (image_hat, paste_hard(image, image_hat, mask))
+    first, second = (measure(reference, result, mask, features) for result in results)
+    return {k: v.cpu() for k, v in first.items()}, {k: v.cpu() for k, v in second.items()}
 
 
 @torch.no_grad()

@@ -72,13 +72,28 @@ def lpips_vgg() -> LPIPS | None:
     return LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
 
 
-def perceptual_loss() -> tuple[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+def perceptual_loss(
+    which: str = "available", device: str | torch.device = "cpu"
+) -> tuple[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
     """The perceptual part of the training loss, with the name of what it is.
+
+    Args:
+        which: `lpips_vgg`, or `available`: EfficientNet-Lite0 where VGG's weights are not on this machine.
+        device: Where it computes.
 
     Returns:
         `lpips_vgg` or `effnet_lite0`, and a distance of two batches in [0, 1] -> (N,).
+
+    Raises:
+        FileNotFoundError: LPIPS is asked for, and there are no weights of VGG.
     """
     lpips = lpips_vgg()
     if lpips is not None:
+        lpips = lpips.to(device)
         return "lpips_vgg", lambda image, reference: lpips(image, reference, normalize=True).flatten()
-    return "effnet_lite0", EffNetFeatures().distance
+    if which == "lpips_vgg":
+        path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_WEIGHTS
+        raise FileNotFoundError(
+            f"VGG16 {path} is missing; expected torchvision's weights, which perceptual: lpips_vgg needs"
+        )
+    return "effnet_lite0", EffNetFeatures().to(device).distance

@@ -90,3 +90,25 @@ def load_first_stage(path: str | Path) -> AutoencoderKL:
     if not (Path(path) / "config.json").is_file():
         raise FileNotFoundError(f"first stage {path} is missing; expected a folder with config.json, assets/ ships one")
     return AutoencoderKL.from_pretrained(path, local_files_only=True).eval().requires_grad_(False)
+
+
+def fetch_first_stage(repository: str, revision: str, home: str | Path) -> None:
+    """Copy the autoencoder of a diffusion pipeline on the hub to a folder, where `load_first_stage` finds it.
+
+    Args:
+        repository: Such as `stable-diffusion-v1-5/stable-diffusion-v1-5`; the autoencoder lies in its folder `vae`.
+        revision: Its commit.
+        home: Where to.
+
+    Raises:
+        FileNotFoundError: It cannot be had; the message says what may be the matter.
+    """
+    try:
+        first_stage = AutoencoderKL.from_pretrained(repository, revision=revision, subfolder="vae")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(
+            f"first stage: got {repository!r} at revision {revision!r}, which cannot be read ({reason}); expected an "
+            "existing repository and revision, and a network"
+        ) from error
+    first_stage.save_pretrained(home)

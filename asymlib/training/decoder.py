@@ -2,16 +2,21 @@
 
 What the official recipe fixes (`autoencoder.py`, `lr_scheduler.py`):
 Adam (0.5, 0.9), warm-up then cosine, sampled posterior of the *full* image,
-a full mask with probability 0.5, GAN and its discriminator switched on together at a start step.
+a full mask with probability 0.5, GAN and its discriminator switched on together at a start step, from which the
+discriminator has a schedule of its own.
+
+The same loop runs in one process and, under `accelerate launch`, in many: see `training.distributed`.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.training_utils import EMAModel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +27,13 @@ from asymlib.data.latents import Crops
 from asymlib.data.masks import training_masks
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.training.checkpoints import ResumeState
+from asymlib.training.distributed import (
+    average_buffers,
+    make_accelerator,
+    require_divisible,
+    require_same_start,
+    synchronised,
+)
 from asymlib.training.losses import PatchDiscriminator, adaptive_weight, generator_loss, hinge_loss, reconstruction_loss
 
 
@@ -33,10 +45,16 @@ class Validation(NamedTuple):
     mask: torch.Tensor
 
 
-def batches(
-    crops: Crops, settings, seed: int, start: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless (image, latent, mask, kl); batch i depends on (seed, i) alone, so a resumed run sees the same ones."""
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+    """Endless (image, latent, mask, kl) from step `start` on: one process's share of every batch.
+
+    Batch i depends on (seed, i) alone, so that a resumed run sees the same ones, and any number of processes together.
+    """
+    share = settings.batch // processes
+    own = slice(process * share, (process + 1) * share)
     step = start
     while True:
         rng = np.random.default_rng([seed, 3, step])
@@ -44,7 +62,7 @@ def batches(
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         posterior = DiagonalGaussianDistribution(crops.moments[chosen])
         mask = training_masks(settings.batch, crops.image.shape[-1], settings.full_mask_share, rng)
-        yield to_tensor(crops.image[chosen]), posterior.sample(generator), mask, posterior.kl().mean()
+        yield to_tensor(crops.image[chosen[own]]), posterior.sample(generator)[own], mask[own], posterior.kl().mean()
         step += 1
 
 
@@ -58,7 +76,7 @@ def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:
 
 def train_decoder(
     vqgan: AsymmetricVQGAN,
-    crops: Crops,
+    source: Crops | Callable[[int], Iterator[Batch]],
     validation: Validation,
     settings,
     seed: int,
@@ -67,12 +85,16 @@ def train_decoder(
     inherits: bool,
     resume_path: Path | None = None,
     data_hash: str = "",
+    accelerator: Accelerator | None = None,
 ) -> list[dict]:
     """Train the decoder in place; encoder, `quant_conv` and `post_quant_conv` are never touched.
 
+    Every process of a launch calls this with the same arguments and ends with the same weights and the same curve.
+
     Args:
         vqgan: From `asymmetric_vqgan`; ends with the trained weights (their moving average if `settings.ema`).
-        crops: Training crops with cached moments.
+        source: Training crops with cached moments, or a function from the first step to this process's share of the
+            batches, as `batches` makes them.
         validation: The fixed batch of the curves.
         settings: The `training` section of params.yaml.
         seed: Seed of batches, masks, posterior samples and the discriminator.
@@ -81,13 +103,20 @@ def train_decoder(
         inherits: Whether the trunk started from the vanilla decoder: its rate is then lr_inherited, else lr_scratch.
         resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
         data_hash: Identity of the data, so that a state of other data is not continued.
+        accelerator: From `make_accelerator`; None trains in this process, on the CPU.
 
     Returns:
         The curve: rows of {step, loss, pre_error, hole_psnr} on the validation batch, step 0 included.
 
     Raises:
         FloatingPointError: The loss is not finite; the message names the step.
+        ValueError: The batch does not go evenly into the processes.
     """
+    accelerator = accelerator or make_accelerator(settings, cpu=True)
+    require_divisible(settings, accelerator)
+    main, device = accelerator.is_main_process, accelerator.device
+    mean = partial(accelerator.reduce, reduction="mean")
+
     # optimisers: inherited weights slower than new ones; the discriminator has its own
     rates = {"branch": settings.lr_branch, "trunk": settings.lr_inherited if inherits else settings.lr_scratch}
     groups = vqgan.branch_and_trunk().items()
@@ -100,7 +129,7 @@ def train_decoder(
     discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), lr=settings.lr_scratch, betas=(0.5, 0.9))
     ema = EMAModel(trained, decay=settings.ema or 0.0, use_ema_warmup=False)
 
-    # continue a run that was killed
+    # continue a run that was killed: every process reads the state, one writes it
     identity = {"settings": settings.model_dump(), "seed": seed, "config": dict(vqgan.config), "data": data_hash}
     modules = {
         "decoder": vqgan.decoder,
@@ -109,44 +138,73 @@ def train_decoder(
         "optimiser": optimiser,
         "discriminator_optimiser": discriminator_optimiser,
     }
+    if accelerator.scaler is not None:
+        modules["scaler"] = accelerator.scaler
     state = ResumeState(resume_path, identity, modules)
     start, history = state.restore()
+    require_same_start(start, accelerator)
+
+    # wrap what is trained: only a call of `decode` and `judge` themselves averages gradients over the processes
+    if settings.gradient_checkpointing:
+        vqgan.enable_gradient_checkpointing()
+    decode, judge = accelerator.prepare(vqgan, discriminator)
+    optimiser, discriminator_optimiser = accelerator.prepare(optimiser, discriminator_optimiser)
+    ema.to(device)
+    validation = Validation(*(t.to(device) for t in validation))
+    if isinstance(source, Crops):
+        shares = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+        source = partial(batches, source, settings, seed, **shares)
 
     vqgan.train()
     if not history:
         history.append({"step": 0, "loss": float("nan")} | _validate(vqgan, validation, measure))
-    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, mininterval=5)
-    for step, (image, latent, mask, kl) in zip(progress, batches(crops, settings, seed, start), strict=False):
+    parts = settings.accumulate
+    steps = range(start, settings.steps)
+    progress = tqdm(steps, initial=start, total=settings.steps, mininterval=5, disable=not main)
+    for step, (*batch, kl) in zip(progress, source(start), strict=False):
         factor = learning_rate(step, settings.steps, settings.warmup, settings.lr_floor)
         for group in optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
         adversarial = settings.gan_start is not None and step >= settings.gan_start
 
-        # decoder: the whole image counts, in the hole and outside it
-        image_hat = vqgan.decode(latent, image, mask)
-        reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight)
-        loss = reconstruction + settings.kl_weight * kl
-        if adversarial:
-            g = generator_loss(discriminator(image_hat))
-            loss = loss + settings.gan_weight * adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight) * g
+        # decoder: the whole image counts, in the hole and outside it; the discriminator is not trained by it
+        discriminator.requires_grad_(False)
+        optimiser.zero_grad(set_to_none=True)
+        made, loss = [], torch.zeros((), device=device)
+        for i, (image, latent, mask) in enumerate(zip(*(t.to(device).chunk(parts) for t in batch), strict=True)):
+            with synchronised(accelerator, decode, i + 1 == parts):
+                image_hat = decode(latent, image, mask)
+                reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight)
+                part = reconstruction + settings.kl_weight * kl.to(device)
+                if adversarial:
+                    g = generator_loss(discriminator(image_hat))
+                    weight = adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight, mean)
+                    part = part + settings.gan_weight * weight * g
+                accelerator.backward(part / parts)
+            made.append((image, image_hat.detach()))
+            loss += part.detach() / parts
+        loss = mean(loss)  # of all processes, so that all of them stop where one is not finite
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"loss: got {loss.item()} at step {step}, expected a finite value; lower the rates"
             )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         if settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trained, settings.clip)
+            accelerator.clip_grad_norm_(trained, settings.clip)
         optimiser.step()
         ema.step(trained)
 
-        # discriminator, on what the decoder just made
+        # discriminator, on what the decoder just made; officially it warms up on its own from its first step on
         if adversarial:
-            d = hinge_loss(discriminator(image), discriminator(image_hat.detach()))
-            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * factor
+            discriminator.requires_grad_(True)
+            since, left = step - settings.gan_start, settings.steps - settings.gan_start
+            own_factor = learning_rate(since, left, settings.warmup, settings.lr_floor)
+            discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * own_factor
             discriminator_optimiser.zero_grad(set_to_none=True)
-            d.backward()
+            for i, (image, image_hat) in enumerate(made):
+                with synchronised(accelerator, judge, i + 1 == parts):
+                    accelerator.backward(hinge_loss(judge(image), judge(image_hat)) / parts)
             discriminator_optimiser.step()
+            average_buffers(discriminator, accelerator)
 
         # curves, on a batch that never changes
         if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
@@ -157,10 +215,13 @@ def train_decoder(
             )
             ema.restore(trained)
             progress.set_postfix({k: f"{history[-1][k]:.3g}" for k in ("loss", "pre_error", "hole_psnr")})
-        state.keep(step + 1, history)
+        if main:
+            state.keep(step + 1, history)
     ema.copy_to(trained)
-    state.clear()
-    vqgan.eval()
+    accelerator.wait_for_everyone()
+    if main:
+        state.clear()
+    accelerator.unwrap_model(decode, keep_fp32_wrapper=False).eval()
     return history
 
 

@@ -63,8 +63,21 @@ def hinge_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Te
     return 0.5 * (relu(1 - real_logits).mean() + relu(1 + fake_logits).mean())
 
 
-def adaptive_weight(reconstruction: torch.Tensor, adversarial: torch.Tensor, last_layer: nn.Parameter) -> torch.Tensor:
-    """||d rec / d w|| / (||d adv / d w|| + 1e-4), clamped to [0, 1e4], at the decoder's last convolution w."""
-    by_reconstruction = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0]
-    by_adversarial = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0]
+def adaptive_weight(
+    reconstruction: torch.Tensor,
+    adversarial: torch.Tensor,
+    last_layer: nn.Parameter,
+    average: Callable[[torch.Tensor], torch.Tensor] = lambda gradient: gradient,
+) -> torch.Tensor:
+    """||d rec / d w|| / (||d adv / d w|| + 1e-4), clamped to [0, 1e4], at the decoder's last convolution w.
+
+    Args:
+        reconstruction: Scalar loss.
+        adversarial: Scalar loss.
+        last_layer: w.
+        average: The mean over the processes. It is taken before the norms, or each would have a weight of its own:
+            `autograd.grad` averages nothing.
+    """
+    by_reconstruction = average(torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0])
+    by_adversarial = average(torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0])
     return (by_reconstruction.norm() / (by_adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from asymlib.data.images import to_tensor
 from asymlib.data.latents import encode_means
@@ -9,7 +10,7 @@ from asymlib.evaluation.metrics import curve_point
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.params import load_params
-from asymlib.training import checkpoints
+from asymlib.training import checkpoints, decoder
 from asymlib.training.decoder import Validation, batches, decode_macs, learning_rate, train_decoder
 
 
@@ -140,3 +141,26 @@ def test_macs_are_those_of_the_paper():
         with torch.device("meta"):
             model = AsymmetricVQGAN(branch=branch)
             assert decode_macs(model, 256) / 1e9 == pytest.approx(expected, abs=0.1)
+
+
+def test_the_discriminator_s_schedule_starts_with_the_gan(base, crops, validation, monkeypatch):
+    """Breaks when it starts at the decoder's rate: officially its rate is zero, then warms up on its own."""
+    asked = []
+    monkeypatch.setattr(decoder, "learning_rate", lambda *args: asked.append(args) or learning_rate(*args))
+    train(base, crops, validation, gan_start=3, lr_floor=0.5)
+    assert [args for args in asked if args[1] == 3] == [(0, 3, 1, 0.5), (1, 3, 1, 0.5), (2, 3, 1, 0.5)]
+    assert [args[0] for args in asked if args[1] == 6] == list(range(6))
+
+
+def test_mixed_precision_computes_in_half_and_keeps_the_weights_whole(base, first_stage, crops, validation):
+    """Breaks when the decoder is called past the wrapper that casts, or stays wrapped afterwards."""
+    used, whole = [], asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
+    base.decoder.conv_out.register_forward_hook(lambda module, _, out: used.append((base.decoder.training, out.dtype)))
+    expected = train(whole, crops, validation, gan_start=2)
+    AcceleratorState._reset_state(reset_partial_state=True)  # one precision for each process, otherwise
+    history = train(base, crops, validation, gan_start=2, mixed_precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert {dtype for training, dtype in used if training} == {torch.bfloat16}
+    assert all(p.dtype == torch.float32 for p in base.parameters())
+    assert history[-1]["loss"] == pytest.approx(expected[-1]["loss"], rel=0.05)
+    assert torch.equal(base(validation.latent), base.decode(validation.latent))

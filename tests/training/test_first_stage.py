@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asymlib.data.procedural import procedural_image
-from asymlib.models.first_stage import build_first_stage, load_first_stage, normalise_stream
+from asymlib.models.first_stage import build_first_stage, fetch_first_stage, load_first_stage, normalise_stream
 from asymlib.models.pca import PatchPCA
 from asymlib.params import load_params
 from asymlib.training import first_stage as module
@@ -73,3 +73,10 @@ def test_groups_must_divide_the_width_and_a_missing_folder_is_named(tmp_path):
         build_first_stage(24, 1, 5)
     with pytest.raises(FileNotFoundError, match="first stage .* is missing; expected a folder with config.json"):
         load_first_stage(tmp_path / "none")
+
+
+def test_a_first_stage_on_the_hub_that_cannot_be_had_is_one_clear_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="^first stage: got 'nobody/none' at revision '0123', .* a network$"):
+        fetch_first_stage("nobody/none", "0123", tmp_path / "first_stage")
+    assert not (tmp_path / "first_stage").exists()

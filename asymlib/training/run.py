@@ -1,0 +1,137 @@
+"""One decoder of a profile, from its row in params.yaml to its checkpoint, curve and record.
+
+What notebook 03 shows step by step and `training.launch` does in one go, in one process or in many.
+"""
+
+from collections.abc import Callable
+
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+
+from asymlib.data.images import load_pairs
+from asymlib.data.latents import Crops, encode_means
+from asymlib.data.streaming import ImageStream
+from asymlib.models.construction import asymmetric_vqgan, scaled_size
+from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import fetch_first_stage, load_first_stage
+from asymlib.params import Profile
+from asymlib.training.checkpoints import load_tensors
+from asymlib.training.decoder import Validation, decode_macs, train_decoder
+from asymlib.training.distributed import make_accelerator
+from asymlib.training.provenance import content_hash, provenance
+
+
+def read_first_stage(params: Profile) -> AutoencoderKL:
+    """The frozen first stage of a profile; one on the hub is fetched the first time."""
+    settings, home = params.first_stage, params.checkpoints / "first_stage"
+    if settings.source == "hub" and not (home / "config.json").is_file():
+        fetch_first_stage(settings.repository, settings.revision, home)
+    return load_first_stage(home)
+
+
+def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> AsymmetricVQGAN:
+    """The untrained decoder of a row, on its first stage."""
+    row = params.decoder(name)
+    width, blocks = scaled_size(first_stage, row.scale)
+    return asymmetric_vqgan(first_stage, width, blocks, row.branch, row.inherit, params.seed)
+
+
+def read_validation(params: Profile, first_stage: AutoencoderKL) -> Validation:
+    """The images and masks of `val`, with the encoder's means."""
+    pairs = load_pairs(params.data / "images", params.data / "masks", "val")
+    return Validation(pairs.image, encode_means(first_stage, pairs.image), pairs.mask)
+
+
+def start_record(params: Profile, name: str) -> dict:
+    """What a decoder can be traced to; taken before it is trained."""
+    return provenance(
+        decoder=name,
+        seed=params.seed,
+        data=content_hash(params.data / "images" / "manifest.csv"),
+        first_stage=content_hash(params.checkpoints / "first_stage"),
+        row=params.decoder(name).model_dump(),
+        settings=params.training[name].model_dump(),
+    ) | ({"stream": params.stream.model_dump()} if params.stream else {})
+
+
+def read_source(
+    params: Profile, name: str, vqgan: AsymmetricVQGAN, accelerator: Accelerator | None = None
+) -> Crops | ImageStream:
+    """What a profile trains on: the crops whose latents are cached or, with a `stream` section, images that are encoded
+    on the way."""
+    if params.stream is None:
+        return Crops(**load_tensors(params.checkpoints / "latents.safetensors")[0])
+    settings = params.training[name]
+    accelerator = accelerator or make_accelerator(settings, cpu=True)
+    return ImageStream(
+        params.stream,
+        settings.batch,
+        settings.full_mask_share,
+        params.seed,
+        lambda image: vqgan.posterior(image.to(accelerator.device)),
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+
+
+def train(
+    params: Profile,
+    name: str,
+    vqgan: AsymmetricVQGAN,
+    source: Crops | ImageStream,
+    validation: Validation,
+    perceptual: Callable,
+    measure: Callable,
+    record: dict,
+    accelerator: Accelerator | None = None,
+) -> list[dict]:
+    """Train a decoder of a profile in place, from where it was killed if it was, and save it.
+
+    Args:
+        params: The profile.
+        name: The decoder's row.
+        vqgan: From `build_decoder`.
+        source: From `read_source`.
+        validation: From `read_validation`.
+        perceptual: From `perceptual_loss`.
+        measure: See `train_decoder`.
+        record: From `start_record`: a state of other data is not continued.
+        accelerator: See `train_decoder`; one process saves.
+
+    Returns:
+        The curve, see `train_decoder`.
+    """
+    curve = train_decoder(
+        vqgan,
+        source,
+        validation,
+        params.training[name],
+        params.seed,
+        perceptual,
+        measure,
+        params.decoder(name).inherit,
+        params.resume_path(name),
+        record["data"] + record["first_stage"] + str(record.get("stream", "")),
+        accelerator,
+    )
+    if accelerator is None or accelerator.is_main_process:
+        vqgan.save_pretrained(params.checkpoints / "decoders" / name)
+    return curve
+
+
+def what_it_cost(params: Profile, name: str, vqgan: AsymmetricVQGAN) -> dict:
+    """Steps, parameters and multiply-accumulates of a decoder, for its record.
+
+    A training step costs about three decodes for each image: forward, and backward for inputs and for weights.
+    """
+    settings, size = params.training[name], params.images.test_size
+    macs = decode_macs(vqgan, size)
+    side = params.stream.size if params.stream else params.latents.crop
+    pixels = settings.steps * settings.batch * side**2
+    return {
+        "steps": settings.steps,
+        "decoder_parameters": sum(p.numel() for p in vqgan.decoder.parameters()),
+        "decode_gmac": macs / 1e9,
+        "decode_size": size,
+        "training_tmac": 3 * macs * pixels / size**2 / 1e12,
+    }
