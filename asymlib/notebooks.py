@@ -71,12 +71,23 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             count += 1
             cell.execution_count = count
             # a progress bar (and any warning) goes to stderr and differs at every run
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = _joined([o for o in cell.outputs if o.get("name") != "stderr"])
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
                 if "execution_count" in output:
                     output["execution_count"] = count
     return notebook
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Consecutive pieces of what a cell printed as one: where they are cut depends on the moment."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream" and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def copy_outputs(executed: Path, source: Path) -> None:

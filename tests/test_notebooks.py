@@ -69,6 +69,13 @@ def test_a_parameter_that_the_notebook_does_not_have_is_refused(tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_what_a_cell_prints_is_one_output_however_it_arrived():
+    """Breaks when two runs of the same cell differ in where the kernel happened to cut the text."""
+    pieces = [new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n")]
+    cleaned = clean(new_notebook(cells=[new_code_cell("...", outputs=pieces)]))
+    assert [output.text for output in cleaned.cells[0].outputs] == ["one\ntwo\n"]
+
+
 def test_outputs_lose_what_differs_from_run_to_run():
     cell = new_code_cell("1", execution_count=17, metadata={"execution": {"iopub.status.busy": "2020"}})
     cell.outputs = [
