@@ -48,7 +48,9 @@ class Images(Section):
 
 class FirstStage(Section):
     source: Literal["bundled", "train"]
+    kind: Literal["kl", "vq"]
     bundled: str
+    start_from: str | None
     folder: str | None
     procedural: int = Field(ge=0)
     width: int
@@ -66,6 +68,11 @@ class FirstStage(Section):
     lr_refine: float
     kl_weight: float
     ema: float
+    codes: int = Field(ge=2)
+    codebook: Literal["ema", "gradient"]
+    code_decay: float = Field(ge=0, lt=1)
+    dead_below: float = Field(ge=0, lt=1)
+    commitment: float = Field(ge=0)
 
 
 class Latents(Section):
@@ -117,6 +124,7 @@ class Profile(Section):
     threads: int = Field(ge=1)
     images: Images
     first_stage: FirstStage
+    first_stage_vq: FirstStage
     latents: Latents
     training: dict[str, Training]
     inpainter: Inpainter
@@ -166,7 +174,7 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     if profile not in content["profiles"]:
         raise ValueError(f"profile: got {profile!r}, expected one of {', '.join(content['profiles'])}")
     section = dict(content["profiles"][profile])
-    for part in ("images", "first_stage"):
+    for part in ("images", "first_stage", "first_stage_vq"):
         if section[part].get("folder"):
             section[part] = section[part] | {"folder": str(user_path(section[part]["folder"]))}
     training = dict(section.get("training", {}))
