@@ -48,9 +48,12 @@ class Images(Section):
 
 class FirstStage(Section):
     source: Literal["bundled", "train", "hub"]
+    kind: Literal["kl", "vq"]
     bundled: str
+    start_from: str | None
     repository: str | None = None
     revision: str | None = None
+    subfolder: str = "vae"
     folder: str | None
     procedural: int = Field(ge=0)
     width: int
@@ -68,6 +71,11 @@ class FirstStage(Section):
     lr_refine: float
     kl_weight: float
     ema: float
+    codes: int = Field(ge=2)
+    codebook: Literal["ema", "gradient"]
+    code_decay: float = Field(ge=0, lt=1)
+    dead_below: float = Field(ge=0, lt=1)
+    commitment: float = Field(ge=0)
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> "FirstStage":
@@ -150,6 +158,7 @@ class Profile(Section):
     threads: int = Field(ge=1)
     images: Images
     first_stage: FirstStage
+    first_stage_vq: FirstStage
     latents: Latents
     stream: Stream | None = None
     training: dict[str, Training]
@@ -200,7 +209,7 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     if profile not in content["profiles"]:
         raise ValueError(f"profile: got {profile!r}, expected one of {', '.join(content['profiles'])}")
     section = dict(content["profiles"][profile])
-    for part in ("images", "first_stage", "stream"):
+    for part in ("images", "first_stage", "first_stage_vq", "stream"):
         if section.get(part, {}).get("folder"):
             section[part] = section[part] | {"folder": str(user_path(section[part]["folder"]))}
     section["training"] = _training_by_decoder(section.get("training", {}))

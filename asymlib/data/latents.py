@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
 from asymlib.data.images import to_tensor
+
+NO_VARIANCE = -30.0  # a log-variance, the least that diffusers' Gaussian has
 
 
 class Crops(NamedTuple):
@@ -20,17 +21,26 @@ class Crops(NamedTuple):
 
 
 @torch.no_grad()
-def encode_moments(first_stage: AutoencoderKL, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
-    """Posterior moments of (N, 3, H, W) images in [-1, 1]: (N, 2C, H/8, W/8)."""
-    return torch.cat([first_stage.quant_conv(first_stage.encoder(part)) for part in image.split(batch)])
+def encode_moments(first_stage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
+    """Posterior moments of (N, 3, H, W) images in [-1, 1]: (N, 2C, H/8, W/8).
+
+    The encoder of a VQ or a tiny autoencoder gives one latent: its posterior has the least variance there is.
+    """
+    parts = []
+    for encoded in (first_stage.encode(part) for part in image.split(batch)):
+        if hasattr(encoded, "latent_dist"):
+            parts.append(encoded.latent_dist.parameters)
+        else:
+            parts.append(torch.cat([encoded.latents, torch.full_like(encoded.latents, NO_VARIANCE)], dim=1))
+    return torch.cat(parts)
 
 
-def encode_means(first_stage: AutoencoderKL, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
+def encode_means(first_stage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
     """Posterior means of (N, 3, H, W) images in [-1, 1]: (N, C, H/8, W/8), not scaled."""
     return encode_moments(first_stage, image, batch).chunk(2, dim=1)[0]
 
 
-def cache_crops(first_stage: AutoencoderKL, images: torch.Tensor, crop: int, crops_per_image: int, seed: int) -> Crops:
+def cache_crops(first_stage, images: torch.Tensor, crop: int, crops_per_image: int, seed: int) -> Crops:
     """Cut random crops and encode them.
 
     Args:

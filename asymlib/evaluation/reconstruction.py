@@ -3,7 +3,7 @@
     python -m asymlib.evaluation.reconstruction FIRST_STAGE PHOTOGRAPHS
 
 prints the numbers of a first stage's card: PSNR on the held-out photographs of the folder it was trained on (128-px
-crops at half scale), and on crops of the packaged photographs.
+crops at half scale), and on crops of the packaged photographs; for a vector-quantised one also the use of its codes.
 """
 
 import argparse
@@ -14,22 +14,30 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, VQModel
 
 from asymlib.data.images import to_tensor
-from asymlib.data.latents import encode_means
 from asymlib.data.photographs import Photograph, folder_photographs, packaged_photographs
 from asymlib.evaluation import metrics
+from asymlib.models.codebook import code_shares, nearest_code, perplexity
 from asymlib.models.features import EffNetFeatures
 from asymlib.models.first_stage import load_first_stage
 from asymlib.models.pca import PatchPCA
 
 
 @torch.no_grad()
-def reconstruct(first_stage: AutoencoderKL, image: torch.Tensor, batch: int = 8) -> torch.Tensor:
-    """Encode (posterior mean) and decode (N, 3, H, W) in [-1, 1], clamped."""
-    latents = encode_means(first_stage, image, batch)
-    return torch.cat([first_stage.decode(part).sample for part in latents.split(batch)]).clamp(-1, 1)
+def reconstruct(first_stage: AutoencoderKL | VQModel, image: torch.Tensor, batch: int = 8) -> torch.Tensor:
+    """Encode (to the posterior's mean, or to the nearest codes) and decode (N, 3, H, W) in [-1, 1], clamped."""
+    return torch.cat([first_stage(part).sample for part in image.split(batch)]).clamp(-1, 1)
+
+
+@torch.no_grad()
+def used_codes(first_stage: VQModel, image: torch.Tensor, batch: int = 8) -> tuple[int, float]:
+    """How many codes the cells of (N, 3, H, W) in [-1, 1] use at all, and their perplexity."""
+    codes = first_stage.quantize.embedding.weight
+    parts = [nearest_code(first_stage.encode(part).latents, codes) for part in image.split(batch)]
+    shares = code_shares(torch.cat(parts), len(codes))
+    return int((shares > 0).sum()), perplexity(shares)
 
 
 def psnr(image: torch.Tensor, image_hat: torch.Tensor) -> torch.Tensor:
@@ -38,7 +46,7 @@ def psnr(image: torch.Tensor, image_hat: torch.Tensor) -> torch.Tensor:
 
 
 def reconstruction_rows(
-    first_stage: AutoencoderKL, pca: PatchPCA, pixels: torch.Tensor, table: pd.DataFrame, seed: int
+    first_stage: AutoencoderKL | VQModel, pca: PatchPCA, pixels: torch.Tensor, table: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
     """One row per image and metric (psnr, effnet_distance) for `pca` and `vanilla`; see `tables.summarise`.
 
@@ -67,8 +75,8 @@ def reconstruction_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def card_numbers(first_stage: AutoencoderKL, folder: str) -> dict[str, dict[str, float]]:
-    """PSNR in dB, mean over images, of the linear code and the first stage.
+def card_numbers(first_stage: AutoencoderKL | VQModel, folder: str) -> dict[str, dict[str, float]]:
+    """PSNR in dB, mean over images, of the linear code and the first stage; of a `VQModel` also the use of its codes.
 
     Args:
         first_stage: The frozen autoencoder.
@@ -85,6 +93,9 @@ def card_numbers(first_stage: AutoencoderKL, folder: str) -> dict[str, dict[str,
         linear = psnr(image, pca.decode(pca.encode(image)).clamp(-1, 1)).mean().item()
         ours = psnr(image, reconstruct(first_stage, image)).mean().item()
         numbers[name] = {"images": len(image), "pca": round(linear, 2), "first_stage": round(ours, 2)}
+        if isinstance(first_stage, VQModel):
+            used, spread = used_codes(first_stage, image)
+            numbers[name] |= {"codes_used": used, "perplexity": round(spread, 1)}
     return numbers
 
 

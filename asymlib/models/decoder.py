@@ -15,11 +15,10 @@ from diffusers.models.autoencoders.vae import AutoencoderMixin, Decoder, Diagona
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
+from asymlib.data.latents import NO_VARIANCE
 from asymlib.data.masks import normalise_mask
 from asymlib.models.interchange import AsymmetricVAE
 from asymlib.models.tiling import decode_tiles
-
-DETERMINISTIC = -30.0  # the log-variance that stands for "none"; diffusers clamps to it
 
 
 class ConditionBranch(nn.Module):
@@ -202,7 +201,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             if self.quant_conv is not None:
                 moments = self.quant_conv(moments)
             if (self.config.first_stage or {}).get("_class_name") in ("VQModel", "AutoencoderTiny"):
-                moments = torch.cat([moments, torch.full_like(moments, DETERMINISTIC)], dim=1)
+                moments = torch.cat([moments, torch.full_like(moments, NO_VARIANCE)], dim=1)
             return DiagonalGaussianDistribution(moments)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:

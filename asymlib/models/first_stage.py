@@ -1,19 +1,24 @@
-"""The frozen first stage: a small KL autoencoder in diffusers' `AutoencoderKL` layout, f = 8 and four latent channels.
+"""The frozen first stage: a small autoencoder with f = 8 and four latent channels, in diffusers' layout.
 
+It is a KL autoencoder (`AutoencoderKL`) or a vector-quantised one (`VQModel`), alike in everything but the bottleneck.
 It plays the part of Stable Diffusion's autoencoder: one attention in the middle, widths c, 2c, 4c, 4c, GroupNorm and
-SiLU, scaled to a few million parameters. Here it is only built and loaded; `training.first_stage`
-trains it.
+SiLU, scaled to a few million parameters. Here it is only built and loaded; `training.first_stage` trains it.
 """
 
+import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 
+CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderTiny": AutoencoderTiny}
 
-def build_first_stage(width: int, layers: int, groups: int, seed: int = 0) -> AutoencoderKL:
+
+def build_first_stage(
+    width: int, layers: int, groups: int, seed: int = 0, codes: int | None = None
+) -> AutoencoderKL | VQModel:
     """A new autoencoder with random weights.
 
     Args:
@@ -21,24 +26,57 @@ def build_first_stage(width: int, layers: int, groups: int, seed: int = 0) -> Au
         layers: ResBlocks per encoder level; the decoder has one more, as in Stable Diffusion.
         groups: Groups of every GroupNorm; must divide c.
         seed: Seed of the initial weights.
+        codes: Entries of the codebook of a `VQModel`; None for an `AutoencoderKL`.
 
     Raises:
         ValueError: `groups` does not divide `width`.
     """
     if width % groups:
         raise ValueError(f"groups: got {groups}, expected a divisor of width {width}")
+    layout = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (width, 2 * width, 4 * width, 4 * width),
+        "layers_per_block": layers,
+        "latent_channels": 4,
+        "norm_num_groups": groups,
+        "sample_size": 256,
+        "scaling_factor": 1.0,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(width, 2 * width, 4 * width, 4 * width),
-            layers_per_block=layers,
-            latent_channels=4,
-            norm_num_groups=groups,
-            sample_size=256,
-            scaling_factor=1.0,
-        )
+        return AutoencoderKL(**layout) if codes is None else VQModel(**layout, num_vq_embeddings=codes, vq_embed_dim=4)
+
+
+@torch.no_grad()
+def inherit_first_stage(model: AutoencoderKL | VQModel, start: AutoencoderKL) -> None:
+    """Start from a trained KL autoencoder; a `VQModel` gets the posterior's mean as its latent, before quantisation.
+
+    The KL encoder ends in 2C channels and a 1 x 1 convolution, of which the mean is the first half: both together are
+    one convolution, which becomes the encoder's last, and `quant_conv` starts as the identity.
+
+    Raises:
+        ValueError: `start` is no KL autoencoder, or the two differ in width or depth.
+    """
+    if not isinstance(start, AutoencoderKL):
+        raise ValueError(f"start: got a {type(start).__name__}, expected an AutoencoderKL")
+    ours, theirs = (
+        [tuple(m.config.block_out_channels), m.config.layers_per_block, m.config.norm_num_groups]
+        for m in (model, start)
+    )
+    if ours != theirs:
+        raise ValueError(f"start: got widths, layers and groups {theirs}, expected the new model's {ours}")
+    weights = start.state_dict()
+    if isinstance(model, VQModel):
+        mix = weights.pop("quant_conv.weight").flatten(1)[: model.config.latent_channels]
+        shift = weights.pop("quant_conv.bias")[: model.config.latent_channels]
+        last = "encoder.conv_out"
+        weights[f"{last}.bias"] = mix @ weights[f"{last}.bias"] + shift
+        weights[f"{last}.weight"] = torch.einsum("om,mchw->ochw", mix, weights[f"{last}.weight"])
+        weights["quant_conv.weight"] = torch.eye(len(mix))[:, :, None, None]
+        weights["quant_conv.bias"] = torch.zeros(len(mix))
+        weights["quantize.embedding.weight"] = model.quantize.embedding.weight
+    model.load_state_dict(weights)
 
 
 @torch.no_grad()
@@ -81,30 +119,40 @@ def _scale(layer: nn.Module, weight: float, bias: float) -> None:
     layer.bias.mul_(bias)
 
 
-def load_first_stage(path: str | Path) -> AutoencoderKL:
+def load_first_stage(path: str | Path) -> AutoencoderKL | VQModel:
     """Load a frozen first stage from a folder that `save_pretrained` wrote; eval mode, no gradients.
 
     Raises:
         FileNotFoundError: The folder has no config.json.
+        ValueError: Its config.json names another class.
     """
-    if not (Path(path) / "config.json").is_file():
+    config = Path(path) / "config.json"
+    if not config.is_file():
         raise FileNotFoundError(f"first stage {path} is missing; expected a folder with config.json, assets/ ships one")
-    return AutoencoderKL.from_pretrained(path, local_files_only=True).eval().requires_grad_(False)
+    name = json.loads(config.read_text()).get("_class_name")
+    if name not in CLASSES:
+        raise ValueError(f"first stage {path}: got a {name}, expected one of {', '.join(CLASSES)}")
+    return CLASSES[name].from_pretrained(path, local_files_only=True).eval().requires_grad_(False)
 
 
-def fetch_first_stage(repository: str, revision: str, home: str | Path) -> None:
+def fetch_first_stage(repository: str, revision: str, subfolder: str, home: str | Path) -> None:
     """Copy the autoencoder of a diffusion pipeline on the hub to a folder, where `load_first_stage` finds it.
 
     Args:
-        repository: Such as `stable-diffusion-v1-5/stable-diffusion-v1-5`; the autoencoder lies in its folder `vae`.
+        repository: Such as `stable-diffusion-v1-5/stable-diffusion-v1-5`.
         revision: Its commit.
+        subfolder: Where in it the autoencoder lies, `vae` in a pipeline, empty where it is alone.
         home: Where to.
 
     Raises:
         FileNotFoundError: It cannot be had; the message says what may be the matter.
     """
     try:
-        first_stage = AutoencoderKL.from_pretrained(repository, revision=revision, subfolder="vae")
+        where = {"revision": revision, "subfolder": subfolder}
+        name = AutoencoderKL.load_config(repository, **where).get("_class_name")
+        if name not in CLASSES:
+            raise ValueError(f"it holds a {name}, not one of {', '.join(CLASSES)}")
+        first_stage = CLASSES[name].from_pretrained(repository, **where)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise FileNotFoundError(

@@ -5,7 +5,10 @@
 3. `joint`: train both with the sampled posterior, MSE + kl_weight KL;
 4. `refine`: the same from the moving average of the weights, on half-size images alone, where the detail is finest.
 
-A linear start that takes two minutes is worth hours of training from scratch on a small machine.
+A linear start that takes two minutes is worth hours of training from scratch on a small machine. A vector-quantised
+first stage (`kind: vq`) goes through the same phases, with the nearest code in place of the posterior's sample and the
+commitment loss in place of the KL; its codes are placed by k-means when `joint` begins. Either kind may start from a
+trained KL first stage instead (`start_from`), whose weights make the first two phases needless.
 """
 
 import math
@@ -15,15 +18,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, VQModel
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
 
 from asymlib.data.photographs import folder_photographs, packaged_photographs
 from asymlib.data.procedural import procedural_image
-from asymlib.models.first_stage import build_first_stage, normalise_stream
+from asymlib.models.codebook import Codebook, perplexity, quantise
+from asymlib.models.first_stage import build_first_stage, inherit_first_stage, load_first_stage, normalise_stream
 from asymlib.models.pca import PatchPCA
+from asymlib.project import project_root
 from asymlib.training.checkpoints import ResumeState
 
 START_LOG_VARIANCE = -6.0
@@ -42,10 +47,10 @@ def first_stage_images(settings, seed: int) -> list[np.ndarray]:
 
 
 def make_first_stage(settings, seed: int, out: Path, resume_path: Path | None = None) -> list[dict]:
-    """Train a first stage from nothing and save it in diffusers' layout.
+    """Train a first stage, from nothing or from a trained one, and save it in diffusers' layout.
 
     Args:
-        settings: The `first_stage` section of params.yaml.
+        settings: The `first_stage` or `first_stage_vq` section of params.yaml.
         seed: Seed of everything.
         out: Folder for config.json and the safetensors file.
         resume_path: Where to keep what a killed run needs to continue.
@@ -54,7 +59,10 @@ def make_first_stage(settings, seed: int, out: Path, resume_path: Path | None = 
         The training curve, see `train_first_stage`.
     """
     images = first_stage_images(settings, seed)
-    model = build_first_stage(settings.width, settings.layers, settings.groups, seed)
+    codes = settings.codes if settings.kind == "vq" else None
+    model = build_first_stage(settings.width, settings.layers, settings.groups, seed, codes)
+    if settings.start_from:
+        inherit_first_stage(model, load_first_stage(project_root() / settings.start_from))
     ema, history = train_first_stage(model, images, settings, seed, resume_path)
     ema.copy_to(model.parameters())
     finish_first_stage(model.eval(), images, settings, seed)
@@ -82,19 +90,24 @@ def sample_crops(
 
 
 def train_first_stage(
-    model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int, resume_path: Path | None = None
+    model: AutoencoderKL | VQModel,
+    images: Sequence[np.ndarray],
+    settings,
+    seed: int,
+    resume_path: Path | None = None,
 ) -> tuple[EMAModel, list[dict]]:
     """Train in place and return the moving average of the weights with the curve.
 
     Args:
-        model: From `build_first_stage`.
+        model: From `build_first_stage`; a `VQModel` trains its codebook too.
         images: uint8 RGB arrays, each side at least twice `settings.crop`.
         settings: The `first_stage` section of params.yaml.
         seed: Seed of crops and noise; batches depend on (seed, step) alone.
         resume_path: Where to keep what a killed run needs to continue.
 
     Returns:
-        The EMA (copy it into the model with `copy_to`) and rows of {step, phase, loss, psnr}.
+        The EMA (copy it into the model with `copy_to`) and rows of {step, phase, loss, psnr}, and for a
+        `VQModel` the perplexity of the codes' average use.
     """
     half_size = [cv2.resize(i, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in images]
     rng = np.random.default_rng([seed, 1])
@@ -102,15 +115,23 @@ def train_first_stage(
     ema = EMAModel(model.parameters(), decay=settings.ema)
     encoder_part = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder_part = [*model.post_quant_conv.parameters(), *model.decoder.parameters()]
+    both = [*encoder_part, *decoder_part]
+    codebook = None
+    if isinstance(model, VQModel):
+        codes = model.quantize.embedding.weight
+        codebook = Codebook(codes, settings.code_decay, settings.dead_below)
+        codes.requires_grad_(settings.codebook == "gradient")
+        both += [codes] if codes.requires_grad else []
     phases = [
         ("encoder", settings.encoder_steps, settings.lr_warm, encoder_part),
         ("decoder", settings.decoder_steps, settings.lr_warm, decoder_part),
-        ("joint", settings.joint_steps, settings.lr_joint, [*encoder_part, *decoder_part]),
-        ("refine", settings.refine_steps, settings.lr_refine, [*encoder_part, *decoder_part]),
-    ]
+        ("joint", settings.joint_steps, settings.lr_joint, both),
+        ("refine", settings.refine_steps, settings.lr_refine, both),
+    ][2 if settings.start_from else 0 :]
     optimisers = {name: torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99)) for name, _, lr, parameters in phases}
     identity = {"settings": settings.model_dump(), "seed": seed, "images": len(images)}
-    state = ResumeState(resume_path, identity, {"model": model, "ema": ema, **optimisers})
+    modules = {"model": model, "ema": ema, **optimisers} | ({"codebook": codebook} if codebook else {})
+    state = ResumeState(resume_path, identity, modules)
     start, history = state.restore()
 
     total = sum(steps for _, steps, _, _ in phases)
@@ -126,32 +147,42 @@ def train_first_stage(
             ema.copy_to(model.parameters())
         optimiser = optimisers[phase]
         optimiser.param_groups[0]["lr"] = lr * min(1, (i + 1) / 50) * 0.5 * (1 + math.cos(math.pi * i / steps))
+        if codebook and phase == "joint" and i == 0:
+            _fit_codebook(model, codebook, images, half_size, settings, seed)
 
         if phase == "encoder":
-            posterior = model.encode(image).latent_dist
-            loss = (
-                mse_loss(posterior.mean, pca.encode(image))
-                + 0.01 * (posterior.logvar - START_LOG_VARIANCE).square().mean()
-            )
-            error = mse_loss(pca.decode(posterior.mean.detach()), image)
+            mean, pull = _encode(model, image)
+            loss = mse_loss(mean, pca.encode(image)) + 0.01 * pull
+            error = mse_loss(pca.decode(mean.detach()), image)
         else:
             if phase == "decoder":
-                latent, kl = pca.encode(image), 0.0
+                latent, penalty = pca.encode(image), 0.0
                 latent = latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator)
+            elif codebook:
+                before = model.encode(image).latents
+                quantised = quantise(before, codes)
+                latent, penalty = quantised.latent, settings.commitment * quantised.commitment
+                if codes.requires_grad:
+                    penalty = penalty + quantised.codebook
             else:
                 posterior = model.encode(image).latent_dist
-                latent, kl = posterior.sample(generator), posterior.kl().mean()
-            image_hat = model.decode(latent).sample
+                latent, penalty = posterior.sample(generator), settings.kl_weight * posterior.kl().mean()
+            image_hat = model.decoder(model.post_quant_conv(latent))
             error = mse_loss(image_hat, image)
-            loss = error + settings.kl_weight * kl
+            loss = error + penalty
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
         optimiser.step()
+        if codebook and phase in ("joint", "refine"):
+            codebook.follow(before, quantised.index, average=not codes.requires_grad)
+            codebook.revive(before, generator)
         ema.step(model.parameters())
 
         if step % 50 == 49:
             row = {"step": step + 1, "phase": phase, "loss": loss.item(), "psnr": 10 * math.log10(4 / error.item())}
+            if codebook:
+                row["perplexity"] = perplexity(codebook.share)
             history.append(row)
             progress.set_postfix(phase=phase, psnr=f"{row['psnr']:.2f}")
         state.keep(step + 1, history)
@@ -159,11 +190,28 @@ def train_first_stage(
     return ema, history
 
 
+def _encode(model: AutoencoderKL | VQModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """What becomes the latent, (N, C, h, w), and how far a posterior's log-variance is from where it starts."""
+    if isinstance(model, VQModel):
+        return model.encode(image).latents, 0.0
+    posterior = model.encode(image).latent_dist
+    return posterior.mean, (posterior.logvar - START_LOG_VARIANCE).square().mean()
+
+
 @torch.no_grad()
-def finish_first_stage(model: AutoencoderKL, images: Sequence[np.ndarray], settings, seed: int) -> None:
+def _fit_codebook(model: VQModel, codebook: Codebook, images, half_size, settings, seed: int) -> None:
+    """Place the codes by k-means on the latents of 512 crops."""
+    crops = sample_crops(images, half_size, settings.crop, 512, settings.half_share, np.random.default_rng([seed, 3]))
+    latents = torch.cat([model.encode(part).latents for part in crops.split(32)])
+    codebook.fit(latents, torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def finish_first_stage(model: AutoencoderKL | VQModel, images: Sequence[np.ndarray], settings, seed: int) -> None:
     """Bring the decoder's stream to unit deviation (see `normalise_stream`), and store the factor that does it for the
-    latent: 1 / standard deviation of the posterior mean over 256 training crops."""
+    latent: 1 / standard deviation of the encoder's output (posterior mean, or before quantisation) on 256 crops."""
     crops = sample_crops(images, images, settings.crop, 256, 0.0, np.random.default_rng([seed, 5]))
-    latent = model.encode(crops).latent_dist.mean
-    normalise_stream(model.decoder, model.post_quant_conv(latent))
+    latent, _ = _encode(model, crops)
+    entry = model.quantize(latent)[0] if isinstance(model, VQModel) else latent
+    normalise_stream(model.decoder, model.post_quant_conv(entry))
     model.register_to_config(scaling_factor=float(1 / latent.std()))

@@ -25,7 +25,7 @@ def read_first_stage(params: Profile) -> AutoencoderKL:
     """The frozen first stage of a profile; one on the hub is fetched the first time."""
     settings, home = params.first_stage, params.checkpoints / "first_stage"
     if settings.source == "hub" and not (home / "config.json").is_file():
-        fetch_first_stage(settings.repository, settings.revision, home)
+        fetch_first_stage(settings.repository, settings.revision, settings.subfolder, home)
     return load_first_stage(home)
 
 
