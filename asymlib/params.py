@@ -141,7 +141,21 @@ class Inpainter(Section):
     batch: int = Field(ge=1)
     lr: float
     masks_per_image: int = Field(ge=1)
+    full_mask_share: float = Field(ge=0, le=1)
     sampling_steps: int = Field(ge=1)
+
+
+class Generation(Section):
+    samples: int = Field(ge=1)
+    guidance_scale: float
+    subsets: int = Field(ge=1)
+    subset_size: int = Field(ge=2)
+
+
+class LocalEditing(Section):
+    edits: int = Field(ge=1)
+    prompt_guidance: float
+    example_guidance: float
 
 
 class Evaluation(Section):
@@ -163,6 +177,8 @@ class Profile(Section):
     stream: Stream | None = None
     training: dict[str, Training]
     inpainter: Inpainter
+    generation: Generation
+    local_editing: LocalEditing
     evaluation: Evaluation
 
     @property

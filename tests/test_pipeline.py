@@ -103,7 +103,7 @@ def smoke():
 
 
 def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
-    for name in ("reconstruction", "inpainting", "width", "condition"):
+    for name in ("reconstruction", "inpainting", "generation", "local_editing", "width", "condition"):
         assert list(pd.read_csv(ROOT / "results" / "smoke" / "tables" / f"{name}.csv").columns) == COLUMNS
     inpainting = pd.read_csv(ROOT / "results" / "smoke" / "tables" / "inpainting.csv")
     assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
@@ -113,7 +113,7 @@ def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
     pasted = inpainting[(inpainting["variant"] == "vanilla_paste_hard") & (inpainting["metric"] == "pre_error")]
     assert (pasted["value"] == 0).all()
     report = (ROOT / "results" / "smoke" / "report.html").read_text()
-    assert report.count("data:image/png") == 7 and "1/190" in report
+    assert report.count("data:image/png") == 9 and "1/190" in report
 
 
 def test_a_second_run_has_nothing_to_do_and_a_repeated_one_gives_the_same_tables(smoke):

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from asymlib.data.images import to_tensor
 from asymlib.data.masks import normalise_mask
@@ -34,17 +35,27 @@ def inpaint(
     Raises:
         ValueError: `photo` is not a PIL image, or the mask has another size.
     """
-    if not isinstance(photo, Image.Image):
-        raise ValueError(f"photo: got {type(photo).__name__}, expected a PIL image")
-    image = to_tensor(np.asarray(photo.convert("RGB"))[None])
+    image = read_photo(photo, "photo")
     hole = normalise_mask(mask, *image.shape[-2:])
     with torch.no_grad():
         masked_latent = decoder.encode((1 - hole) * image)
-        height, width = (decoder.factor * side for side in masked_latent.shape[-2:])
-        padded = torch.nn.functional.pad(
-            hole, (0, width - hole.shape[-1], 0, height - hole.shape[-2]), mode="replicate"
-        )
-        latent = model.sample(masked_latent, padded, steps, seed)
-        image_hat = decoder.decode(latent, image=image, mask=hole)
+        latent = model.sample(masked_latent, to_cells(hole, decoder.factor), steps, seed)
+        return to_picture(decoder.decode(latent, image=image, mask=hole))
+
+
+def read_photo(photo: Image.Image, name: str) -> torch.Tensor:
+    """(1, 3, H, W) in [-1, 1] of a PIL image of any mode; `name` is the argument that an error is about."""
+    if not isinstance(photo, Image.Image):
+        raise ValueError(f"{name}: got {type(photo).__name__}, expected a PIL image")
+    return to_tensor(np.asarray(photo.convert("RGB"))[None])
+
+
+def to_cells(tensor: torch.Tensor, factor: int) -> torch.Tensor:
+    """Pad (N, C, H, W) by replication to sides that are multiples of `factor`."""
+    return pad(tensor, (0, -tensor.shape[-1] % factor, 0, -tensor.shape[-2] % factor), mode="replicate")
+
+
+def to_picture(image_hat: torch.Tensor) -> Image.Image:
+    """RGB image of (1, 3, H, W) in [-1, 1], rounded to 8 bits."""
     pixels = ((image_hat[0].clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())

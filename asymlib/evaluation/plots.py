@@ -3,6 +3,7 @@ byte for byte."""
 
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ COLOURS = {
     "large_2x": "#009E73",
     "large_2x_without_branch": "#CC79A7",
     "pca": "#0072B2",
+    "photograph": "#0072B2",
+    "real": "#0072B2",
 }
 STYLE = {
     "font.size": 9,
@@ -74,6 +77,17 @@ def show_pictures(
                     axes.set_title(titles[j], fontsize=9, pad=4)
         plt.close(figure)
     return figure
+
+
+def text_tile(text: str, size: int) -> torch.Tensor:
+    """A picture of words, one below the other, to stand in a row of pictures: (3, size, size) in [-1, 1]."""
+    canvas = np.full((size, size, 3), 255, np.uint8)
+    scale, words = size / 220, text.split()
+    for i, word in enumerate(words):
+        (width, height), _ = cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        y = round(size / 2 + (i - (len(words) - 1) / 2) * 2 * height + height / 2)
+        cv2.putText(canvas, word, ((size - width) // 2, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return torch.from_numpy(canvas).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def edge_of(mask: torch.Tensor) -> np.ndarray:

@@ -9,19 +9,9 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
+from asymlib.evaluation.paper import INPAINTING, TEXT_TO_IMAGE
 from asymlib.evaluation.tables import read_table, wide_table
 from asymlib.project import project_root
-
-# The official README: inpainting on ImageNet, Stable Diffusion with each decoder.
-PAPER = pd.DataFrame(
-    [
-        ("vanilla", 9.57, 0.255, 1082.8e-5),
-        ("base", 7.60, 0.137, 5.7e-5),
-        ("large_1.5x", 7.55, 0.136, 2.6e-5),
-        ("large_2x", 7.49, 0.134, 2.1e-5),
-    ],
-    columns=["decoder", "fid", "lpips", "pre_error"],
-)
 
 COLUMNS = {
     "pre_error": "e-5",
@@ -32,6 +22,15 @@ COLUMNS = {
     "hole_effnet_distance": ".4f",
 }
 README_COLUMNS = {"pre_error": "e-5", "seam_grad": ".1f", "ring_l1_4": ".2f", "hole_psnr": ".2f"}
+GENERATION_COLUMNS = {"kid_effnet_to_real": ".3f", "kid_effnet_to_vanilla": ".3f", "psnr": ".2f"}
+EDITING_COLUMNS = {
+    "pre_error": "e-5",
+    "seam_grad": ".1f",
+    "word_score": ".3f",
+    "word_share": ".3f",
+    "example_colour_distance": ".3f",
+    "example_effnet_distance": ".3f",
+}
 COST = {"decoder_parameters": ",.0f", "decode_gmac": ".2f", "training_steps": ".0f", "training_tmac": ".1f"}
 FIGURES = {
     "tour": "One photograph: an edit by a small diffusion model, decoded in three ways",
@@ -40,6 +39,8 @@ FIGURES = {
     "preservation": "Error of the known pixels, own latents",
     "condition": "Training with and without the branch",
     "width": "The hole, by width of the decoder",
+    "generation": "Generated from a prompt, without a mask: the same latents, decoded by each decoder",
+    "local_editing": "Local edits: by a word, where the model found the region, and by an example",
     "inpainter": "Proposals of the diffusion model, decoded by the vanilla decoder",
 }
 TEMPLATE = """<!doctype html>
@@ -65,6 +66,17 @@ were trained for days on a million pictures.</p>
 {% for source, table in tables.items() %}<h3>Latent: {{ source }}</h3>{{ table }}{% endfor %}
 {% endfor %}
 {{ figures["preservation"] }}{{ figures["inpainting"] }}
+<h2>Local editing: {{ stratum }} images</h2>
+<p>pre_error and seam_grad look outside, word_score (higher is better) and the distances to the example (lower is
+better) inside; <code>photograph</code> is the unedited picture.</p>
+{% for source, table in editing.items() %}<h3>{{ source }}</h3>{{ table }}{% endfor %}
+{{ figures["local_editing"] }}
+<h2>Generation without a mask</h2>
+<p>Means over samples of the small diffusion model (KID with the features of EfficientNet-Lite0, which compares with no
+published value), and PSNR on {{ stratum }} images' own latents. Beside them the paper's, for Stable Diffusion on
+MS-COCO.</p>
+{{ generation }}{{ paper_generation }}
+{{ figures["generation"] }}
 <h2>What the autoencoder loses</h2>
 {{ reconstruction }}
 {{ figures["reconstruction"] }}
@@ -87,7 +99,7 @@ def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
         inpainting: The table of that name.
         stratum: `photograph` or `procedural`.
     """
-    paper = PAPER.set_index("decoder")["pre_error"]
+    paper = INPAINTING.set_index("decoder")["pre_error"]
     columns = {
         "paper": {name: f"1/{paper['vanilla'] / value:.0f}" for name, value in paper.items() if name != "vanilla"}
     }
@@ -107,7 +119,10 @@ def _ratio(value: float) -> str:
 
 def write_report(results: Path, profile: str) -> None:
     """Write report.html into a profile's results, pictures included, so that the file can be sent by itself."""
-    inpainting, width = (read_table(results / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
+    inpainting, width, editing = (
+        read_table(results / "tables" / f"{name}.csv") for name in ("inpainting", "width", "local_editing")
+    )
+    stratum = inpainting["stratum"].iloc[0]
     records = [json.loads(path.read_text()) for path in sorted((results / "provenance").glob("*.json"))]
     strata = {
         stratum: {
@@ -124,7 +139,14 @@ def write_report(results: Path, profile: str) -> None:
             strata=strata,
             commits=", ".join(sorted({r["commit"] for r in records})),
             seeds=", ".join(sorted({str(r["seed"]) for r in records})),
-            paper=_html(compare_with_paper(inpainting, inpainting["stratum"].iloc[0])),
+            paper=_html(compare_with_paper(inpainting, stratum)),
+            stratum=stratum,
+            editing={
+                source: _html(wide_table(editing, EDITING_COLUMNS, source=source, stratum=stratum, mask_kind="all"))
+                for source in editing["source"].unique()
+            },
+            generation=_html(generation_table(results, stratum)),
+            paper_generation=_html(TEXT_TO_IMAGE),
             cost=_html(wide_table(width, COST)),
             reconstruction=_html(reconstruction_table(results)),
             figures={name: _figure(results / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()},
@@ -145,6 +167,12 @@ def reconstruction_table(results: Path) -> pd.DataFrame:
         for s in table["stratum"].unique()
     ]
     return pd.concat(parts, axis=1).reset_index()
+
+
+def generation_table(results: Path, stratum: str) -> pd.DataFrame:
+    """Sets of samples, and the reconstruction of one stratum's images, by decoder."""
+    table = read_table(results / "tables" / "generation.csv")
+    return wide_table(table[table["stratum"].isin(["all", stratum])], GENERATION_COLUMNS)
 
 
 def readme_tables(results: Path, profile: str) -> str:

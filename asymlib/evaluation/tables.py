@@ -175,6 +175,8 @@ def _cell(row: pd.Series, style: str) -> str:
     value, low, high = (
         row[name] * scale if row[name] is not None else float("nan") for name in ("value", "low", "high")
     )
+    if np.isnan(value):  # could not be had
+        return ""
     if np.isnan(low) or low == high == value:
         return f"{value:{style}}"
     return f"{value:{style}} [{low:{style}}, {high:{style}}]"

@@ -65,6 +65,21 @@ class EffNetFeatures(nn.Module):
         return torch.stack([(normalize(a) - normalize(b)).square().sum(1).mean((1, 2)) for a, b in stages]).mean(0)
 
 
+class PooledEffNet(nn.Module):
+    """One vector for each image, in the form that torchmetrics expects of a feature network for FID and KID."""
+
+    num_features = 16 + 24 + 40 + 112
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = EffNetFeatures()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) uint8 -> (N, 192), each stage's mean over space, scaled so that no stage outweighs."""
+        stages = [stage.mean((2, 3)) for stage in self.features(image.float() / 255)]
+        return torch.cat([normalize(stage) * stage.shape[1] ** 0.5 for stage in stages], dim=1)
+
+
 def lpips_vgg() -> LPIPS | None:
     """LPIPS with VGG16, or None where torchvision's VGG16 weights are not on this machine. Nothing is downloaded."""
     if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG_WEIGHTS).is_file():

@@ -1,7 +1,8 @@
-"""A small latent diffusion model for inpainting: Stable Diffusion's set-up, nine input channels, DDIM.
+"""A small latent diffusion model for inpainting: Stable Diffusion's nine input channels, a condition beside them, DDIM.
 
 It gives the offline profiles latents that a diffusion model made, so that decoders meet holes that disagree with
-their surroundings. It is not a good inpainter, and nothing here claims so.
+their surroundings. It is not a good inpainter, and nothing here claims so. With a full mask it generates, and a prompt
+or a reference tells it what the hole should hold.
 """
 
 from pathlib import Path
@@ -10,12 +11,17 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch.nn.functional import interpolate, pad
 
+from asymlib.data.words import WORDS, encode_prompt
+
 
 class LatentInpainter:
-    """A UNet that predicts the velocity of a noisy latent from (latent, mask, masked latent), with its scheduler.
+    """A UNet that predicts the velocity of a noisy latent from (latent, mask, masked latent, prompt, reference).
+
+    The prompt is the words that describe the hole, the reference the mean and deviation of what should be in it; both
+    are the same at every position, and all zeros where they are not given.
 
     Args:
-        unet: `UNet2DModel` with 2 C + 1 input and C output channels.
+        unet: `UNet2DModel` with 2 C + 1 + 6 + 2 C input and C output channels.
         scheduler: DDIM with v-prediction.
         scaling_factor: Brings first-stage latents to unit variance.
     """
@@ -32,7 +38,7 @@ class LatentInpainter:
             torch.manual_seed(seed)
             plain = len(widths) - 1
             unet = UNet2DModel(
-                in_channels=2 * latent_channels + 1,
+                in_channels=2 * latent_channels + 1 + len(WORDS) + 2 * latent_channels,
                 out_channels=latent_channels,
                 block_out_channels=tuple(widths),
                 layers_per_block=1,
@@ -73,13 +79,79 @@ class LatentInpainter:
         self.unet.save_pretrained(folder)
         self.scheduler.save_pretrained(folder)
 
-    def condition(self, masked_latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The five conditioning channels: mask (N, 1, H, W) shrunk by nearest, and the masked image's latent."""
+    def known(self, masked_latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(N, C + 1, h, w), what is known: mask (N, 1, H, W) shrunk by nearest, and the masked image's latent.
+
+        With a full mask nothing is known and the latent's part is zero, so that generating needs no image.
+        """
         small = interpolate(mask, size=masked_latent.shape[-2:], mode="nearest")
-        return torch.cat([small, masked_latent * self.scaling_factor], dim=1)
+        partial = (mask.amin((1, 2, 3), keepdim=True) < 1).to(masked_latent)
+        return torch.cat([small, masked_latent * self.scaling_factor * partial], dim=1)
+
+    def wish(
+        self, count: int, prompt: list[str | None] | str | None = None, reference: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the hole should hold, as one vector for each image; what is not given is zero.
+
+        Args:
+            count: Number of images N.
+            prompt: Words of `asymlib.data.words`, such as "red dark", or None; for all or for each image.
+            reference: (N or 1, C, h, w), not scaled: the latent of the example that the hole should resemble.
+
+        Returns:
+            (N, 6 + 2 C).
+
+        Raises:
+            ValueError: An unknown word, or a number of words or references that is neither 1 nor N.
+        """
+        words = torch.stack([encode_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])])
+        if reference is None:
+            statistics = torch.zeros(1, 2 * self.unet.config.out_channels)
+        else:
+            statistics = latent_statistics(reference * self.scaling_factor, torch.ones_like(reference[:, :1]))
+        for name, given in {"prompt": words, "reference": statistics}.items():
+            if len(given) not in (1, count):
+                raise ValueError(f"{name}: got {len(given)}, expected 1 or as many as the {count} images")
+        return torch.cat([words.expand(count, -1), statistics.expand(count, -1)], dim=1)
+
+    def predict(
+        self,
+        latent: torch.Tensor,
+        t: torch.Tensor,
+        known: torch.Tensor,
+        wish: torch.Tensor,
+        guidance_scale: float = 1.0,
+    ) -> torch.Tensor:
+        """The velocity of noisy latents (N, C, h, w) at timesteps t (N,) or ().
+
+        Args:
+            latent: Noisy and scaled.
+            t: Timestep.
+            known: (N, C + 1, h, w), from `known`.
+            wish: (N, 6 + 2 C), from `wish`.
+            guidance_scale: 1 is the conditional prediction itself; above, the step from the prediction without a wish
+                is made longer.
+
+        Source: classifier-free guidance, Ho and Salimans 2022, eq. 6, in Stable Diffusion's parameterisation.
+        """
+        everywhere = wish[:, :, None, None].expand(-1, -1, *latent.shape[-2:])
+        conditional = self.unet(torch.cat([latent, known, everywhere], dim=1), t).sample
+        if guidance_scale == 1:
+            return conditional
+        plain = self.unet(torch.cat([latent, known, torch.zeros_like(everywhere)], dim=1), t).sample
+        return plain + guidance_scale * (conditional - plain)
 
     @torch.no_grad()
-    def sample(self, masked_latent: torch.Tensor, mask: torch.Tensor, steps: int, seed: int) -> torch.Tensor:
+    def sample(
+        self,
+        masked_latent: torch.Tensor,
+        mask: torch.Tensor,
+        steps: int,
+        seed: int,
+        prompt: list[str | None] | str | None = None,
+        reference: torch.Tensor | None = None,
+        guidance_scale: float = 1.0,
+    ) -> torch.Tensor:
         """Draw latents by DDIM (eta 0).
 
         Args:
@@ -87,20 +159,44 @@ class LatentInpainter:
             mask: (N, 1, 8h, 8w), 1 = hole.
             steps: Number of DDIM steps.
             seed: Seed of the initial noise; image i uses (seed, i)'s noise whatever the batch.
+            prompt: See `wish`.
+            reference: See `wish`.
+            guidance_scale: See `predict`.
 
         Returns:
             (N, C, h, w), not scaled: ready for a decoder.
         """
-        condition = self.condition(masked_latent, mask)
-        height, width = condition.shape[-2:]
+        known = self.known(masked_latent, mask)
+        wish = self.wish(len(known), prompt, reference)
+        height, width = known.shape[-2:]
         multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves so often
-        condition = pad(condition, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        shape = (masked_latent.shape[1], *condition.shape[-2:])
-        seeds = [seed * 1_000_003 + i for i in range(len(masked_latent))]
-        latent = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        known = pad(known, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        latent = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed)
         self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
-            velocity = self.unet(torch.cat([latent, condition], dim=1), t).sample
+            velocity = self.predict(latent, t, known, wish, guidance_scale)
             latent = self.scheduler.step(velocity, t, latent).prev_sample
         latent = latent[..., :height, :width]
         return latent / self.scaling_factor
+
+
+def noise(count: int, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """(count, *shape) of unit variance; item i depends on (seed, i) alone."""
+    seeds = [seed * 1_000_003 + i for i in range(count)]
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def latent_statistics(latent: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation of each channel over a region; zeros where it is empty.
+
+    Args:
+        latent: (N, C, h, w).
+        region: (N, 1, h, w), 1 = counted.
+
+    Returns:
+        (N, 2 C).
+    """
+    area = region.sum((2, 3)).clamp(min=1)
+    mean = (latent * region).sum((2, 3)) / area
+    variance = ((latent - mean[:, :, None, None]).square() * region).sum((2, 3)) / area
+    return torch.cat([mean, variance.sqrt()], dim=1)

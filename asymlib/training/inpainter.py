@@ -1,49 +1,66 @@
-"""Train the latent inpainter: velocity prediction on the cached latents, conditioned on mask and masked latent."""
+"""Train the latent inpainter: velocity prediction on the cached latents, conditioned on mask and masked latent, and
+half of the time on what the hole holds."""
 
 import hashlib
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from diffusers.training_utils import EMAModel
-from torch.nn.functional import mse_loss
+from torch.nn.functional import interpolate, mse_loss
 from tqdm.auto import tqdm
 
 from asymlib.data.images import to_tensor
 from asymlib.data.latents import encode_means
 from asymlib.data.masks import training_masks
-from asymlib.models.inpainter import LatentInpainter
+from asymlib.data.words import present_words
+from asymlib.models.inpainter import LatentInpainter, latent_statistics
 from asymlib.training.checkpoints import ResumeState
 
 
-def masked_latents(
-    first_stage: AutoencoderKL, images: torch.Tensor, masks_per_image: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw official masks for the training images and encode what they leave.
+class Examples(NamedTuple):
+    """What the inpainter is trained on: latent and masked latent (N, C, h, w), posterior means, not scaled; mask
+    (N, 1, 8h, 8w), 1 = hole; and what the hole holds: prompt (N, 6), 1 for every word that describes a part of it, and
+    reference (N, 2 C), mean and deviation of its latent, not scaled."""
+
+    latent: torch.Tensor
+    masked_latent: torch.Tensor
+    mask: torch.Tensor
+    prompt: torch.Tensor
+    reference: torch.Tensor
+
+
+def make_examples(
+    first_stage: AutoencoderKL, images: torch.Tensor, masks_per_image: int, full_mask_share: float, seed: int
+) -> Examples:
+    """Draw official masks for the training images, encode what they leave, and describe what they hide.
 
     Args:
         first_stage: The frozen autoencoder.
         images: (N, 3, H, H) uint8.
         masks_per_image: How many masks each image gets.
+        full_mask_share: Share of masks that leave nothing, from which the model learns to generate.
         seed: Seed of the masks.
 
     Returns:
-        For N x masks_per_image pairs: latent and masked latent (posterior means, not scaled) and mask.
+        N x masks_per_image examples.
     """
     image = to_tensor(images)
     latent = encode_means(first_stage, image).repeat(masks_per_image, 1, 1, 1)
-    masks = training_masks(len(latent), images.shape[-1], 0.0, np.random.default_rng([seed, 7]))
-    masked = [encode_means(first_stage, (1 - mask) * image) for mask in masks.split(len(image))]
-    return latent, torch.cat(masked), masks
+    mask = training_masks(len(latent), images.shape[-1], full_mask_share, np.random.default_rng([seed, 7]))
+    parts = mask.split(len(image))
+    masked = torch.cat([encode_means(first_stage, (1 - part) * image) for part in parts])
+    prompt = torch.cat([present_words(image, part) for part in parts])
+    hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
+    return Examples(latent, masked, mask, prompt, latent_statistics(latent, hole))
 
 
 def train_inpainter(
     inpainter: LatentInpainter,
-    latent: torch.Tensor,
-    masked_latent: torch.Tensor,
-    mask: torch.Tensor,
+    examples: Examples,
     settings,
     seed: int,
     resume_path: Path | None = None,
@@ -52,9 +69,8 @@ def train_inpainter(
 
     Args:
         inpainter: From `LatentInpainter.build`; ends with the moving average of the weights.
-        latent: (N, C, h, w), the encoder's means of the full images, not scaled.
-        masked_latent: (N, C, h, w), of the masked images.
-        mask: (N, 1, 8h, 8w), 1 = hole.
+        examples: From `make_examples`. Prompt and reference are each dropped half of the time, so that the model also
+            works without.
         settings: The `inpainter` section of params.yaml.
         seed: Seed of batches, noise and timesteps.
         resume_path: Where to keep what a killed run needs to continue.
@@ -69,7 +85,7 @@ def train_inpainter(
     identity = {
         "settings": settings.model_dump(),
         "seed": seed,
-        "data": hashlib.sha256(masked_latent.numpy().tobytes()).hexdigest(),
+        "data": hashlib.sha256(examples.masked_latent.numpy().tobytes()).hexdigest(),
     }
     state = ResumeState(resume_path, identity, {"unet": unet, "ema": ema, "optimiser": optimiser})
     start, history = state.restore()
@@ -78,13 +94,16 @@ def train_inpainter(
     for step in progress:
         rng = np.random.default_rng([seed, 4, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        chosen = torch.from_numpy(rng.integers(0, len(latent), settings.batch))
-        clean = latent[chosen] * inpainter.scaling_factor
+        chosen = torch.from_numpy(rng.integers(0, len(examples.latent), settings.batch))
+        latent, masked_latent, mask, prompt, reference = (part[chosen] for part in examples)
+        clean = latent * inpainter.scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
         t = torch.randint(0, noising.config.num_train_timesteps, (len(clean),), generator=generator)
         noisy = noising.add_noise(clean, noise, t)
-        condition = inpainter.condition(masked_latent[chosen], mask[chosen])
-        loss = mse_loss(unet(torch.cat([noisy, condition], dim=1), t).sample, noising.get_velocity(clean, noise, t))
+        kept = (torch.rand(2, len(clean), 1, generator=generator) < 0.5).float()
+        wish = torch.cat([prompt * kept[0], reference * inpainter.scaling_factor * kept[1]], dim=1)
+        velocity = inpainter.predict(noisy, t, inpainter.known(masked_latent, mask), wish)
+        loss = mse_loss(velocity, noising.get_velocity(clean, noise, t))
         optimiser.param_groups[0]["lr"] = (
             settings.lr * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         )
