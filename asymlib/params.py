@@ -21,6 +21,7 @@ class DecoderRow(Section):
     scale: Literal["base", "large_1.5x", "large_2x"]
     branch: bool
     inherit: bool
+    first_stage: Literal["first_stage", "first_stage_vq"] = "first_stage"
 
 
 class Images(Section):

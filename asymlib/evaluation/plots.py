@@ -21,6 +21,8 @@ COLOURS = {
     "large_2x": "#009E73",
     "large_2x_without_branch": "#CC79A7",
     "pca": "#0072B2",
+    "vanilla_vq": "#666666",
+    "base_vq": "#F0E442",
     "photograph": "#0072B2",
     "real": "#0072B2",
 }

@@ -34,13 +34,13 @@ class Task(NamedTuple):
 
 
 def make_tasks(
-    first_stage, inpainter: LatentInpainter, pairs: Pairs, sampling_steps: int, seed: int
+    first_stage, inpainter: LatentInpainter | None, pairs: Pairs, sampling_steps: int, seed: int
 ) -> dict[str, Task]:
     """The latents of the three sources.
 
     Args:
-        first_stage: The frozen `AutoencoderKL`.
-        inpainter: The latent diffusion model.
+        first_stage: The frozen autoencoder.
+        inpainter: The latent diffusion model of its latents; without one there is no `inpainted`.
         pairs: Images and masks.
         sampling_steps: DDIM steps.
         seed: Seed of the diffusion model's noise.
@@ -48,14 +48,16 @@ def make_tasks(
     own = encode_means(first_stage, pairs.image)
     other = other_photograph(pairs.table["photograph"].tolist(), pairs.table["stratum"].tolist())
     small = interpolate(pairs.mask, size=own.shape[-2:], mode="nearest")
-    masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
-    return {
+    tasks = {
         "own": Task(own, pairs.image),
         "swapped": Task(
             torch.where(small.bool(), own[other], own), torch.where(pairs.mask.bool(), pairs.image[other], pairs.image)
         ),
-        "inpainted": Task(inpainter.sample(masked, pairs.mask, sampling_steps, seed), pairs.image),
     }
+    if inpainter is not None:
+        masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
+        tasks["inpainted"] = Task(inpainter.sample(masked, pairs.mask, sampling_steps, seed), pairs.image)
+    return tasks
 
 
 def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
@@ -76,17 +78,26 @@ def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
     return others
 
 
-def read_decoders(params, first_stage, device: str | torch.device = "cpu") -> dict[str, Decode]:
-    """Every decoder of a profile by its name, `vanilla` first.
+def read_decoders(
+    params, first_stage, device: str | torch.device = "cpu", on: str = "first_stage"
+) -> dict[str, Decode]:
+    """Every decoder of a profile on one of its first stages by its name, `vanilla` first.
 
     Raises:
         FileNotFoundError: A trained decoder is missing.
     """
     first_stage = first_stage.to(device)
     decoders: dict[str, Decode] = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
-    for name in params.decoders:
+    for name in (name for name, row in params.decoders.items() if row.first_stage == on):
         decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).to(device).decode
     return decoders
+
+
+@torch.no_grad()
+def decode_in_batches(decode: Decode, task: Task, pairs: Pairs, batch: int) -> torch.Tensor:
+    """Decode every latent with its image and mask: (N, 3, H, W), clamped to [-1, 1]."""
+    parts = zip(task.latent.split(batch), pairs.image.split(batch), pairs.mask.split(batch), strict=True)
+    return torch.cat([decode(latent, image, mask) for latent, image, mask in parts]).clamp(-1, 1)
 
 
 def evaluate(

@@ -93,7 +93,7 @@ MS-COCO.</p>
 
 
 def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
-    """pre_error over vanilla's, the paper's beside ours for each source of the latent.
+    """pre_error over that of the first stage's own decoder, the paper's beside ours for each source of the latent.
 
     Args:
         inpainting: The table of that name.
@@ -110,7 +110,8 @@ def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
             for row in cells.itertuples()
             if not row.variant.endswith("_paste_hard")
         }
-    return pd.DataFrame(columns).fillna("not reported").rename_axis("decoder").reset_index()
+    table = pd.DataFrame(columns).fillna({"paper": "not reported"}).fillna("not measured")
+    return table.rename_axis("decoder").reset_index()
 
 
 def _ratio(value: float) -> str:

@@ -89,6 +89,22 @@ def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, resampl
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
+def compared(rows: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
+    """Means of every metric, and preservation and hole compared with one variant, as a tidy table."""
+    return pd.concat(
+        [
+            summarise(rows, resamples, seed),
+            comparisons(rows, "pre_error", against, "ratio", resamples, seed),
+            comparisons(rows, "hole_psnr", against, "difference", resamples, seed),
+        ]
+    )
+
+
+def on_vq(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the vanilla decoder of the vector-quantised first stage, once its rows have been compared with it."""
+    return table.assign(variant=table["variant"].str.replace("^vanilla", "vanilla_vq", regex=True))
+
+
 def ablation(
     rows: pd.DataFrame, metrics: list[str], records: dict[str, dict], against: str, resamples: int, seed: int
 ) -> pd.DataFrame:

@@ -242,5 +242,5 @@ def decode_macs(vqgan: AsymmetricVQGAN, size: int) -> int:
     latent = torch.zeros(1, vqgan.config.latent_channels, side, side, device=device)
     image, mask = (torch.zeros(1, channels, size, size, device=device) for channels in (3, 1))
     with FlopCounterMode(display=False) as counter:
-        vqgan.decoder(vqgan.post_quant_conv(latent), image, mask)
+        vqgan.decoder(latent if vqgan.post_quant_conv is None else vqgan.post_quant_conv(latent), image, mask)
     return counter.get_total_flops() // 2

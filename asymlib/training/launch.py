@@ -47,7 +47,7 @@ def launch(params: Profile, name: str, cpu: bool = False) -> None:
     accelerator = make_accelerator(settings, cpu)
     torch.set_num_threads(params.threads)  # accelerate has set it to its own
     with accelerator.main_process_first():  # one process fetches it
-        first_stage = read_first_stage(params)
+        first_stage = read_first_stage(params, name)
     vqgan = build_decoder(params, name, first_stage)
     validation = read_validation(params, first_stage)
     record = start_record(params, name)

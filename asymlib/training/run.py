@@ -6,7 +6,7 @@ What notebook 03 shows step by step and `training.launch` does in one go, in one
 from collections.abc import Callable
 
 from accelerate import Accelerator
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, VQModel
 
 from asymlib.data.images import load_pairs
 from asymlib.data.latents import Crops, encode_means
@@ -21,9 +21,10 @@ from asymlib.training.distributed import make_accelerator
 from asymlib.training.provenance import content_hash, provenance
 
 
-def read_first_stage(params: Profile) -> AutoencoderKL:
-    """The frozen first stage of a profile; one on the hub is fetched the first time."""
-    settings, home = params.first_stage, params.checkpoints / "first_stage"
+def read_first_stage(params: Profile, name: str) -> AutoencoderKL | VQModel:
+    """The frozen first stage of a decoder; one on the hub is fetched the first time."""
+    section = params.decoder(name).first_stage
+    settings, home = getattr(params, section), params.checkpoints / section
     if settings.source == "hub" and not (home / "config.json").is_file():
         fetch_first_stage(settings.repository, settings.revision, settings.subfolder, home)
     return load_first_stage(home)
@@ -48,7 +49,7 @@ def start_record(params: Profile, name: str) -> dict:
         decoder=name,
         seed=params.seed,
         data=content_hash(params.data / "images" / "manifest.csv"),
-        first_stage=content_hash(params.checkpoints / "first_stage"),
+        first_stage=content_hash(params.checkpoints / params.decoder(name).first_stage),
         row=params.decoder(name).model_dump(),
         settings=params.training[name].model_dump(),
     ) | ({"stream": params.stream.model_dump()} if params.stream else {})
@@ -60,7 +61,7 @@ def read_source(
     """What a profile trains on: the crops whose latents are cached or, with a `stream` section, images that are encoded
     on the way."""
     if params.stream is None:
-        return Crops(**load_tensors(params.checkpoints / "latents.safetensors")[0])
+        return Crops(**load_tensors(params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors")[0])
     settings = params.training[name]
     accelerator = accelerator or make_accelerator(settings, cpu=True)
     return ImageStream(
