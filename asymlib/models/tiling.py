@@ -1,15 +1,19 @@
 """Decode a large latent tile by tile, in the memory of one tile.
 
-GroupNorm's statistics are a tile's own, so neighbouring tiles differ a little; they overlap and fade into each other.
+A GroupNorm takes its statistics from all that it sees. With a tile's own, every tile would have its own contrast, and
+so one pass over the whole picture, shrunk to the size of a tile, fixes them for all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import nn
+from torch.nn.functional import interpolate
 
 
 def decode_tiles(
-    decode: Callable,
+    decode: nn.Module | Callable,
     latent: torch.Tensor,
     condition: Sequence[torch.Tensor],
     factor: int,
@@ -19,7 +23,7 @@ def decode_tiles(
     """Decode tiles of one size and add them up with weights that fade linearly over the overlap.
 
     Args:
-        decode: (latent, *condition) of a tile -> its pixels.
+        decode: (latent, *condition) of a tile -> its pixels; the GroupNorms of a module are shared by all tiles.
         latent: (N, C, h, w).
         condition: Nothing, or image and mask, (N, ., factor h, factor w).
         factor: Pixels per latent cell along a side.
@@ -35,22 +39,52 @@ def decode_tiles(
     if size % factor or not 0 < overlap < size:
         raise ValueError(f"size: got {size} with overlap {overlap}, expected a multiple of {factor} above the overlap")
     cells = size // factor
-    rows, columns = (starts(side, cells, overlap // factor) for side in latent.shape[-2:])
-    total = weights = 0
-    for top in rows:
-        for left in columns:
-            part = latent[..., top : top + cells, left : left + cells]
-            y, x = factor * top, factor * left
-            tile = decode(part, *(c[..., y : y + size, x : x + size] for c in condition))
-            if len(rows) == len(columns) == 1:
-                return tile
-            if isinstance(total, int):
-                full = [factor * side for side in latent.shape[-2:]]
-                total, weights = tile.new_zeros(*tile.shape[:2], *full), tile.new_zeros(*full)
-            weight = _ramp(tile.shape[-2], overlap).to(tile)[:, None] * _ramp(tile.shape[-1], overlap).to(tile)
-            total[..., y : y + size, x : x + size] += weight * tile
-            weights[y : y + size, x : x + size] += weight
+    height, width = latent.shape[-2:]
+    if max(height, width) <= cells:
+        return decode(latent, *condition)
+    total = latent.new_zeros(len(latent), 3, factor * height, factor * width)
+    weights = latent.new_zeros(factor * height, factor * width)
+    norms = [m for m in decode.modules() if isinstance(m, nn.GroupNorm)] if isinstance(decode, nn.Module) else []
+    with shared_statistics(norms, lambda: decode(*_thumbnail(latent, condition, factor, cells))):
+        for top in starts(height, cells, overlap // factor):
+            for left in starts(width, cells, overlap // factor):
+                part = latent[..., top : top + cells, left : left + cells]
+                y, x = factor * top, factor * left
+                tile = decode(part, *(c[..., y : y + size, x : x + size] for c in condition))
+                weight = _ramp(tile.shape[-2], overlap).to(tile)[:, None] * _ramp(tile.shape[-1], overlap).to(tile)
+                total[..., y : y + size, x : x + size] += weight * tile
+                weights[y : y + size, x : x + size] += weight
     return total / weights
+
+
+@contextmanager
+def shared_statistics(norms: Sequence[nn.GroupNorm], run: Callable) -> Iterator[None]:
+    """Inside, the norms use the mean and variance that they meet in one call of `run`."""
+    statistics = {}
+
+    def record(norm: nn.GroupNorm, inputs: tuple, _) -> None:
+        statistics[norm] = torch.var_mean(inputs[0].unflatten(1, (norm.num_groups, -1)).flatten(2), dim=2, correction=0)
+
+    def normalise(norm: nn.GroupNorm, inputs: tuple, _) -> torch.Tensor:
+        h, one = inputs[0], (1,) * (inputs[0].ndim - 2)
+        variance, mean = (s.repeat_interleave(h.shape[1] // norm.num_groups, 1) for s in statistics[norm])
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return h * scale.unflatten(1, (-1, *one)) + (norm.bias - mean * scale).unflatten(1, (-1, *one))
+
+    with _hooked(norms, record):
+        run()
+    with _hooked(norms, normalise):
+        yield
+
+
+@contextmanager
+def _hooked(modules: Sequence[nn.Module], hook: Callable) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def starts(side: int, cells: int, overlap: int) -> list[int]:
@@ -64,6 +98,17 @@ def starts(side: int, cells: int, overlap: int) -> list[int]:
     if side <= cells:
         return [0]
     return [*range(0, side - cells, cells - overlap), side - cells]
+
+
+def _thumbnail(latent: torch.Tensor, condition: Sequence[torch.Tensor], factor: int, cells: int) -> list[torch.Tensor]:
+    """Latent, image and mask of the whole picture, its longer side that of a tile."""
+    longer = max(latent.shape[-2:])
+    height, width = (max(1, round(side * cells / longer)) for side in latent.shape[-2:])
+    small = [interpolate(latent, size=(height, width), mode="area")]
+    for i, c in enumerate(condition):
+        mode = "nearest" if i else "area"  # the mask stays 0 or 1
+        small.append(interpolate(c, size=(factor * height, factor * width), mode=mode))
+    return small
 
 
 def _ramp(side: int, overlap: int) -> torch.Tensor:

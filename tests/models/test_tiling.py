@@ -1,11 +1,19 @@
 """Decoding in tiles: the same where nothing crosses a tile, close where something does."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from skimage import data
 from torch.nn.functional import interpolate
 
-from asymlib.evaluation.cost import tiling_error
+from asymlib.data.images import to_tensor
+from asymlib.evaluation.cost import decode_memory, tiling_error
+from asymlib.models import tiling
+from asymlib.models.construction import asymmetric_vqgan, scaled_size
+from asymlib.models.first_stage import load_first_stage
 from asymlib.models.tiling import decode_tiles, starts
+from asymlib.project import project_root
 
 
 def enlarge(latent, *condition):
@@ -31,6 +39,22 @@ def test_tiles_cover_a_side_and_share_the_overlap():
 def test_a_tile_that_does_not_fit_the_factor_is_refused():
     with pytest.raises(ValueError, match="size: got 60 with overlap 16, expected a multiple of 8"):
         decode_tiles(enlarge, torch.zeros(1, 4, 16, 16), (), 8, 60, 16)
+
+
+@torch.no_grad()
+def test_tiles_of_a_trained_decoder_are_close_and_need_less_memory(monkeypatch):
+    """The bound on seams; breaks when every tile is normalised by statistics of its own."""
+    first_stage = load_first_stage(project_root() / "assets" / "first_stage")
+    vqgan = asymmetric_vqgan(first_stage, *scaled_size(first_stage, "base"), branch=True, inherit=True, seed=0)
+    vqgan.tile_size, vqgan.tile_overlap = 256, 32
+    image, mask = to_tensor(data.astronaut()[None]), torch.zeros(1, 1, 512, 512)
+    mask[..., 40:240, 40:240] = 1  # all of it in one tile: the others' own statistics would know nothing of the hole
+    latent = vqgan.encode(image)
+    shared = tiling_error(vqgan, latent, image, mask)
+    assert shared["tiling_mean"] < 1 and abs(shared["tiling_seam"]) < 0.5
+    monkeypatch.setattr(tiling, "shared_statistics", lambda norms, run: nullcontext())
+    assert tiling_error(vqgan, latent, image, mask)["tiling_mean"] > 10
+    assert decode_memory(vqgan, 512, tiled=True) < 0.5 * decode_memory(vqgan, 512, tiled=False)
 
 
 @torch.no_grad()
