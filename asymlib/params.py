@@ -80,9 +80,11 @@ class FirstStage(Section):
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> "FirstStage":
-        if self.source == "hub" and not (self.repository and self.revision):
+        local = self.repository and Path(self.repository).is_dir()
+        if self.source == "hub" and not (local or (self.repository and self.revision)):
             raise ValueError(
-                f"repository, revision: got {self.repository!r} and {self.revision!r}, expected both for source 'hub'"
+                f"repository, revision: got {self.repository!r} and {self.revision!r}, expected a folder, or both for "
+                "source 'hub'"
             )
         return self
 
@@ -229,6 +231,9 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     for part in ("images", "first_stage", "first_stage_vq", "stream"):
         if section.get(part, {}).get("folder"):
             section[part] = section[part] | {"folder": str(user_path(section[part]["folder"]))}
+    repository = section["first_stage"].get("repository")
+    if repository and user_path(repository).is_dir():
+        section["first_stage"] = section["first_stage"] | {"repository": str(user_path(repository))}
     section["training"] = _training_by_decoder(section.get("training", {}))
     try:
         params = Profile(name=profile, decoders=content["decoders"], **section)

@@ -32,10 +32,12 @@ def run_profile(name: str, root: Path) -> int:
     Raises:
         ValueError: No such profile, or a mistake in params.yaml.
     """
-    load_params(name, root / "params.yaml")
+    params = load_params(name, root / "params.yaml")
     place = root if name == COMMITTED else copy_tree(root, name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages' `python` is this one
-    environment = os.environ | {COMMIT_VARIABLE: commit(root), "HF_HUB_OFFLINE": "1", "PATH": path}
+    environment = os.environ | {COMMIT_VARIABLE: commit(root), "PATH": path}
+    if params.first_stage.source != "hub" and params.stream is None:
+        environment["HF_HUB_OFFLINE"] = "1"  # nothing is needed from there, so nothing shall be asked
     # threads that spin while they wait starve whatever runs beside
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode

@@ -12,13 +12,15 @@ trained KL first stage instead (`start_from`), whose weights make the first two 
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
-from diffusers import AutoencoderKL, VQModel
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
@@ -26,7 +28,13 @@ from tqdm.auto import tqdm
 from asymlib.data.photographs import folder_photographs, packaged_photographs
 from asymlib.data.procedural import procedural_image
 from asymlib.models.codebook import Codebook, perplexity, quantise
-from asymlib.models.first_stage import build_first_stage, inherit_first_stage, load_first_stage, normalise_stream
+from asymlib.models.first_stage import (
+    build_first_stage,
+    fetch_first_stage,
+    inherit_first_stage,
+    load_first_stage,
+    normalise_stream,
+)
 from asymlib.models.pca import PatchPCA
 from asymlib.project import project_root
 from asymlib.training.checkpoints import ResumeState
@@ -44,6 +52,29 @@ def first_stage_images(settings, seed: int) -> list[np.ndarray]:
         photographs = packaged_photographs()
     drawn = [procedural_image(256, np.random.default_rng([seed, 0, i])) for i in range(settings.procedural)]
     return [p.pixels for p in photographs if p.split != "test"] + drawn
+
+
+def provide_first_stage(
+    settings, seed: int, home: Path, resume_path: Path | None = None
+) -> AutoencoderKL | AutoencoderTiny | VQModel:
+    """Put the first stage that a profile asks for into a folder, and load it.
+
+    A bundled one is copied, one of the hub or of another folder fetched, a new one trained, with its curve beside it.
+
+    Args:
+        settings: The `first_stage` or `first_stage_vq` section of params.yaml.
+        seed: Seed of a training.
+        home: The folder.
+        resume_path: Where a training keeps what it needs to continue.
+    """
+    if settings.source == "bundled":
+        shutil.copytree(project_root() / settings.bundled, home, dirs_exist_ok=True)
+    elif settings.source == "hub":
+        fetch_first_stage(settings.repository, settings.revision, settings.subfolder, home)
+    else:
+        history = make_first_stage(settings, seed, home, resume_path)
+        pd.DataFrame(history).to_csv(home / "curve.csv", index=False, float_format="%.6g")
+    return load_first_stage(home)
 
 
 def make_first_stage(settings, seed: int, out: Path, resume_path: Path | None = None) -> list[dict]:

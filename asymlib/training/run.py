@@ -13,20 +13,21 @@ from asymlib.data.latents import Crops, encode_means
 from asymlib.data.streaming import ImageStream
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.models.first_stage import fetch_first_stage, load_first_stage
+from asymlib.models.first_stage import load_first_stage
 from asymlib.params import Profile
 from asymlib.training.checkpoints import load_tensors
 from asymlib.training.decoder import Validation, decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
+from asymlib.training.first_stage import provide_first_stage
 from asymlib.training.provenance import content_hash, provenance
 
 
 def read_first_stage(params: Profile, name: str) -> AutoencoderKL | VQModel:
-    """The frozen first stage of a decoder; one on the hub is fetched the first time."""
+    """The frozen first stage of a decoder; provided where stage `first_stage` has not been run."""
     section = params.decoder(name).first_stage
     settings, home = getattr(params, section), params.checkpoints / section
-    if settings.source == "hub" and not (home / "config.json").is_file():
-        fetch_first_stage(settings.repository, settings.revision, settings.subfolder, home)
+    if not (home / "config.json").is_file():
+        return provide_first_stage(settings, params.seed, home, params.resume_path(section))
     return load_first_stage(home)
 
 
