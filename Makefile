@@ -1,4 +1,4 @@
-# make repro   run the pipeline; PROFILE=smoke, extended or photos runs another profile
+# make repro   run the pipeline; PROFILE=smoke, extended or photos runs another profile, STAGE=decoder@base a part of it
 # make test    unit and property tests, the smoke pipeline, and every notebook
 # make lab     open the notebooks in JupyterLab
 # make lint    check the code's and the notebooks' format
@@ -6,6 +6,7 @@
 # Each builds .venv when it is missing or when its requirements have changed.
 
 PROFILE ?= default
+STAGE ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # The name of the stamp carries the requirements' checksum, so that a fresh clone's file times rebuild nothing.
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: repro test lab lint readme
 
 repro: $(STAMP)
-	python -m asymlib.profiles $(PROFILE)
+	python -m asymlib.profiles $(PROFILE) $(STAGE)
 
 test: $(STAMP)
 	python -m pytest

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from asymlib.params import load_params
@@ -19,12 +20,13 @@ COMMITTED = "default"
 COMMIT_VARIABLE = "ASYMLIB_COMMIT"  # tells a copy, which has no git, which commit it was made of
 
 
-def run_profile(name: str, root: Path) -> int:
+def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     """Run `dvc repro` for a profile.
 
     Args:
         name: A profile of params.yaml.
         root: The project.
+        targets: Stages to run with all that they need, such as `decoder@base`; every stage if none is named.
 
     Returns:
         DVC's exit status.
@@ -40,7 +42,7 @@ def run_profile(name: str, root: Path) -> int:
         environment["HF_HUB_OFFLINE"] = "1"  # nothing is needed from there, so nothing shall be asked
     # threads that spin while they wait starve whatever runs beside
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    status = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=place, env=environment).returncode
+    status = subprocess.run([sys.executable, "-m", "dvc", "repro", *targets], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():
         shutil.copytree(made, root / "results" / name, dirs_exist_ok=True)
@@ -102,8 +104,10 @@ def commit(root: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m asymlib.profiles", description="Run the pipeline under a profile.")
     parser.add_argument("profile")
+    parser.add_argument("targets", nargs="*", help="stages to run, such as decoder@base; all of them if none is named")
+    arguments = parser.parse_args()
     try:
-        sys.exit(run_profile(parser.parse_args().profile, project_root()))
+        sys.exit(run_profile(arguments.profile, project_root(), arguments.targets))
     except ValueError as error:
         sys.exit(f"error: {error}")
 
