@@ -2,7 +2,7 @@
 # make test    unit and property tests, the smoke pipeline, and every notebook
 # make lab     open the notebooks in JupyterLab
 # make lint    check the code's and the notebooks' format
-# make readme  rewrite the README's tables from results/
+# make readme  rewrite the README's tables from results/ and its data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
 
 PROFILE ?= default
@@ -31,6 +31,7 @@ lint: $(STAMP)
 
 readme: $(STAMP)
 	python -m asymlib.evaluation.report
+	python -m asymlib.evaluation.plan
 
 $(STAMP):
 	$(PYTHON) -m venv .venv

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from asymlib.evaluation.plan import plan_text
 from asymlib.evaluation.report import readme_tables
+from asymlib.params import load_params
 from asymlib.project import project_root
 
 ROOT = project_root()
@@ -20,6 +22,12 @@ def test_the_readme_has_tables():
 def test_the_readme_s_tables_are_those_of_the_results(profile, text):
     """Breaks when a number is typed, or results change and the README does not (`make readme`)."""
     assert text == readme_tables(ROOT / "results", profile)
+
+
+def test_the_data_plan_is_counted_not_typed():
+    """Breaks when the settings of `paper` change and the README does not (`make readme`)."""
+    text = re.search(r"<!-- plan -->\n(.*?)\n<!-- end plan -->", README, re.DOTALL)[1]
+    assert text == plan_text(load_params("paper"))
 
 
 def test_pictures_and_links_exist():

@@ -180,11 +180,11 @@ def readme_tables(results: Path, profile: str) -> str:
     """The tables of the README for a profile, as Markdown."""
     inpainting, width = (read_table(results / profile / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
     parts = [f"Profile `{profile}`, photographs never trained on, `own` latents:"]
-    parts.append(_markdown(wide_table(inpainting, README_COLUMNS, source="own", stratum="photograph", mask_kind="all")))
+    parts.append(markdown(wide_table(inpainting, README_COLUMNS, source="own", stratum="photograph", mask_kind="all")))
     parts.append("pre_error as a ratio to the vanilla decoder's, beside the paper's:")
-    parts.append(_markdown(compare_with_paper(inpainting, "photograph")))
+    parts.append(markdown(compare_with_paper(inpainting, "photograph")))
     parts.append("What each decoder costs (the heavier ones start from nothing and are undertrained on this budget):")
-    parts.append(_markdown(wide_table(width, COST)))
+    parts.append(markdown(wide_table(width, COST)))
     return "\n\n".join(parts)
 
 
@@ -208,7 +208,7 @@ def _html(table: pd.DataFrame) -> str:
     return table.to_html(index=False, border=0)
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

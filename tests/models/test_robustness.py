@@ -1,6 +1,6 @@
 """Where diffusers' AsymmetricAutoencoderKL fails or is silent, and what ours does: one row a case.
 
-Run with `-rP` to see the table; the README's was made so.
+Run with `-rP` to see the table.
 """
 
 import numpy as np
