@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from asymlib.project import written
+
 
 def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
     """Run a notebook from the project's root and keep what does not depend on the run.
@@ -98,10 +100,9 @@ def copy_outputs(executed: Path, source: Path) -> None:
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write a notebook under a temporary name first, so that it is whole or absent."""
-    temporary = path.with_name(f".{path.name}.partial")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, path)
+    """Write a notebook."""
+    with written(path) as temporary:
+        nbformat.write(notebook, temporary)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
-"""Where the project lies: the one place that looks for its root, from a notebook, a test or a stage alike."""
+"""Where the project lies, and how a file of it is written: whole or not at all."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,6 +26,22 @@ def project_root(start: Path | None = None) -> Path:
     raise FileNotFoundError(
         f"start: got {start}, expected a folder inside the project, at or below the one with params.yaml and asymlib/"
     )
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed to it at the end, so that a killed run leaves the file whole or absent.
+
+    Args:
+        path: The file; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def user_path(path: str | Path) -> Path:

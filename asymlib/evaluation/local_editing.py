@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from asymlib.data.images import Pairs
 from asymlib.data.words import CELL, WORDS, cell_words, describe, mean_colour, word_scores

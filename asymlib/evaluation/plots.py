@@ -11,6 +11,8 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from asymlib.project import written
+
 # Okabe and Ito's colours, told apart by the colour-blind
 COLOURS = {
     "vanilla": "#000000",
@@ -41,10 +43,8 @@ HOLE_COLOUR = np.array([255, 0, 200], np.uint8)
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG without the version and date that matplotlib puts in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches="tight")
-    temporary.replace(path)
+    with written(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches="tight")
 
 
 def show_pictures(

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.nn.functional import interpolate
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from asymlib.data.images import Pairs
 from asymlib.data.latents import encode_means

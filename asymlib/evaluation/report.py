@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from asymlib.evaluation.paper import INPAINTING, TEXT_TO_IMAGE
 from asymlib.evaluation.tables import read_table, wide_table
-from asymlib.project import project_root
+from asymlib.project import project_root, written
 
 COLUMNS = {
     "pre_error": "e-5",
@@ -153,9 +153,8 @@ def write_report(results: Path, profile: str) -> None:
             figures={name: _figure(results / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()},
         )
     )
-    temporary = results / ".report.html.partial"
-    temporary.write_text(html)
-    temporary.replace(results / "report.html")
+    with written(results / "report.html") as path:
+        path.write_text(html)
 
 
 def reconstruction_table(results: Path) -> pd.DataFrame:

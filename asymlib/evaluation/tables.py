@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
+from asymlib.project import written
+
 COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
 
 
@@ -145,11 +147,13 @@ def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV with six significant digits, under a temporary name first, so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    temporary.replace(path)
+    """Write a CSV; fractions have six significant digits, counts all of theirs."""
+    with written(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=_six_digits, lineterminator="\n")
+
+
+def _six_digits(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.6g}"
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -232,8 +232,8 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         Source: official `my_decoder.py` `Decoder.forward`; without a condition `Decoder_wocondition.forward`.
         """
         if (image is None) != (mask is None):
-            given, missing = ("image", "mask") if mask is None else ("mask", "image")
-            raise ValueError(f"{missing}: got None with an {given}, expected both or neither")
+            given, missing = ("an image", "mask") if mask is None else ("a mask", "image")
+            raise ValueError(f"{missing}: got None with {given}, expected both or neither")
         channels = self.latent_channels
         if latent.ndim != 4 or latent.shape[1] != channels:
             raise ValueError(f"latent: got {tuple(latent.shape)}, expected (N, {channels}, h, w)")

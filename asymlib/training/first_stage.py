@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import mse_loss
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from asymlib.data.photographs import folder_photographs, packaged_photographs
 from asymlib.data.procedural import procedural_image

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import interpolate, mse_loss
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from asymlib.data.images import to_tensor
 from asymlib.data.latents import encode_means

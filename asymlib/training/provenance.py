@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 from asymlib.profiles import commit
-from asymlib.project import project_root
+from asymlib.project import project_root, written
 
 LIBRARIES = ("torch", "diffusers", "numpy")
 
@@ -37,8 +36,6 @@ def provenance(**facts) -> dict:
 
 
 def write_json(record: dict, path: Path) -> None:
-    """Write JSON under a temporary name first, so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
-    os.replace(temporary, path)
+    """Write JSON."""
+    with written(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
