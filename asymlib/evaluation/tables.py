@@ -153,7 +153,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def _six_digits(value: float) -> str:
-    return f"{value:.0f}" if value == round(value) else f"{value:.6g}"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def read_table(path: Path) -> pd.DataFrame:

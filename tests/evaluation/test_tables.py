@@ -73,3 +73,9 @@ def test_mistakes_are_named(rows, tmp_path):
         compare(rows, "pre_error", "larger", "vanilla", "ratio", 10, 0)
     with pytest.raises(FileNotFoundError, match="table .* is missing"):
         read_table(tmp_path / "none.csv")
+
+
+def test_a_table_keeps_counts_whole_and_fractions_to_six_digits(tmp_path):
+    """Breaks when a number of parameters is rounded, or an exact PSNR (infinite) cannot be written."""
+    write_table(pd.DataFrame({"value": [1_743_795.0, 1 / 3, float("inf")]}), tmp_path / "new" / "a.csv")
+    assert (tmp_path / "new" / "a.csv").read_text().splitlines() == ["value", "1743795", "0.333333", "inf"]
