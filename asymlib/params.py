@@ -22,6 +22,7 @@ class DecoderRow(Section):
     branch: bool
     inherit: bool
     first_stage: Literal["first_stage", "first_stage_vq"] = "first_stage"
+    condition: dict | None = None  # the arguments of `asymlib.models.decoder.Condition` that differ from the paper's
 
 
 class Images(Section):
@@ -136,6 +137,8 @@ class Training(Section):
     accumulate: int = Field(default=1, ge=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
+    swapped_share: float = Field(default=0, ge=0, le=1)
+    ring_weight: float = Field(default=1, ge=1)
 
 
 class Inpainter(Section):

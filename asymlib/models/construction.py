@@ -18,7 +18,13 @@ SCALES = {"base": (1.0, 1.0), "large_1.5x": (1.5, 4 / 3), "large_2x": (2.0, 2.0)
 
 
 def asymmetric_vqgan(
-    first_stage: FirstStage, width: int, blocks: int, branch: bool, inherit: bool, seed: int
+    first_stage: FirstStage,
+    width: int,
+    blocks: int,
+    branch: bool,
+    inherit: bool,
+    seed: int,
+    condition: dict | None = None,
 ) -> AsymmetricVQGAN:
     """Put an asymmetric decoder on a frozen first stage, whose config says everything else.
 
@@ -29,6 +35,7 @@ def asymmetric_vqgan(
         branch: Whether there is a condition branch.
         inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch).
         seed: Seed of the new weights.
+        condition: Where the branch differs from the paper's, the arguments of `Condition`.
 
     Raises:
         ValueError: There is no vanilla decoder of this layout to inherit from, or the first stage is of another kind.
@@ -54,6 +61,7 @@ def asymmetric_vqgan(
             # SD 1's config has no such key; the class fills in True
             force_upcast=config.force_upcast and "force_upcast" not in config.get("_use_default_values", []),
             branch=branch,
+            condition=condition,
         )
     for name, part in vqgan.frozen_parts.items():
         part.load_state_dict(getattr(first_stage, name).state_dict())

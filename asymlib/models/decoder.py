@@ -1,8 +1,9 @@
 """The asymmetric VQGAN: a frozen encoder, and a decoder that is told the known pixels.
 
 The decoder is diffusers' own `Decoder` with a condition branch beside it. Before every level, and once more before the
-last normalisation, known cells of the trunk are *replaced* by the branch's features; the hole keeps the trunk's.
-Without a condition it is the plain decoder, with the same weights. `models.construction` puts one on a first stage.
+last normalisation, known cells of the trunk are *replaced* by the branch's features; the hole keeps the trunk's. That
+is the paper's; `Condition` says what else can be done with the known pixels. Without any it is the plain decoder, with
+the same weights. `models.construction` puts one on a first stage.
 """
 
 from pathlib import Path
@@ -13,66 +14,29 @@ from diffusers import AsymmetricAutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, Decoder, DiagonalGaussianDistribution, Encoder
 from torch import nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from asymlib.data.latents import NO_VARIANCE
 from asymlib.data.masks import normalise_mask
+from asymlib.models.condition import Condition, ConditionBranch
 from asymlib.models.interchange import AsymmetricVAE
 from asymlib.models.tiling import decode_tiles
-
-
-class ConditionBranch(nn.Module):
-    """Plain convolutions over the masked image, one feature for each blend; features are taken before the ReLU.
-
-    Args:
-        widths: The decoder's channels by level, full resolution first; officially (c, 2c, 4c, 4c), which gives the five
-            layers c, 2c, 4c, 4c, 4c.
-        colours: Channels of the image.
-
-    Source: official `my_decoder.py`, class `Conditionencoder`.
-    """
-
-    def __init__(self, widths: tuple[int, ...], colours: int = 3) -> None:
-        super().__init__()
-        channels = [colours, *widths, widths[-1]]
-        shapes = [(3, 1), (3, 1), *[(4, 2)] * (len(widths) - 1)]  # kernel, stride
-        self.layers = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding=1)
-            for i, (kernel, stride) in enumerate(shapes)
-        )
-
-    def forward(self, masked_image: torch.Tensor) -> list[torch.Tensor]:
-        """(N, 3, H, W) -> features at /1, /1, /2, /4 and /8, in that order."""
-        features, h = [], masked_image
-        for layer in self.layers:
-            features.append(layer(h))
-            h = torch.relu(features[-1])
-        return features
-
-
-def blend(trunk: torch.Tensor, feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Keep the trunk in the hole and take the branch's feature elsewhere: h m + f (1 - m).
-
-    Args:
-        trunk: (N, C, h, w).
-        feature: (N, C, h, w).
-        mask: (N, 1, H, W), 1 = hole; shrunk to (h, w) by taking each cell's top-left pixel, as officially.
-    """
-    mask = interpolate(mask, size=trunk.shape[-2:], mode="nearest")
-    return trunk * mask + feature * (1 - mask)
 
 
 class AsymmetricDecoder(Decoder):
     """diffusers' `Decoder` with an optional condition branch, `condition_encoder` in diffusers' naming.
 
     Args:
-        branch: Whether there is a condition branch.
+        condition: How the known pixels reach it, or None without a condition branch.
         decoder: The arguments of diffusers' `Decoder`.
     """
 
-    def __init__(self, branch: bool, **decoder) -> None:
+    def __init__(self, condition: Condition | None, **decoder) -> None:
         super().__init__(**decoder)
-        self.condition_encoder = ConditionBranch(decoder["block_out_channels"]) if branch else None
+        self.condition = condition
+        self.condition_encoder = ConditionBranch(decoder["block_out_channels"], condition) if condition else None
+        if condition and not condition.output_norm:
+            self.conv_norm_out = nn.Identity()
 
     def forward(
         self, latent: torch.Tensor, image: torch.Tensor | None = None, mask: torch.Tensor | None = None
@@ -82,17 +46,21 @@ class AsymmetricDecoder(Decoder):
         if image is None or self.condition_encoder is None:
             for up_block in self.up_blocks:
                 h = self._run(up_block, h)
-        else:
-            full, *features = self._run(self.condition_encoder, (1 - mask) * image)
-            for up_block, feature in zip(self.up_blocks, reversed(features), strict=True):
-                h = self._run(up_block, blend(h, feature, mask))
-            h = blend(h, full, mask)
+            return self._out(h)
+        branch = self.condition_encoder
+        features = self._run(branch, image, mask)
+        for i, up_block in zip(range(len(self.up_blocks), 0, -1), self.up_blocks, strict=True):
+            h = self._run(up_block, branch.blend(i, h, features, mask))
+        image_hat = self._out(branch.blend(0, h, features, mask))
+        return mask * image_hat + (1 - mask) * image if self.condition.copy_known else image_hat
+
+    def _out(self, h: torch.Tensor) -> torch.Tensor:
         return self.conv_out(self.conv_act(self.conv_norm_out(h)))
 
-    def _run(self, part: nn.Module, h: torch.Tensor):
+    def _run(self, part: nn.Module, *inputs: torch.Tensor):
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(part, h)
-        return part(h)
+            return self._gradient_checkpointing_func(part, *inputs)
+        return part(*inputs)
 
 
 class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
@@ -113,6 +81,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         branch: Whether the decoder has a condition branch.
         first_stage: Class and config of a frozen first stage that is not an `AutoencoderKL` of Stable Diffusion's make
             (VQ, tiny, no 1 x 1 convolutions, shifted latents); its encoder is then built from them.
+        condition: Where the branch differs from the paper's, the arguments of `Condition`.
 
     Example:
         >>> widths = {"down_block_out_channels": (8, 16, 32, 32), "up_block_out_channels": (8, 16, 32, 32)}
@@ -139,6 +108,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         force_upcast: bool = False,
         branch: bool = True,
         first_stage: dict | None = None,
+        condition: dict | None = None,
     ) -> None:
         super().__init__()
         if first_stage is None:
@@ -159,7 +129,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             self.post_quant_conv = getattr(frozen, "post_quant_conv", None)
             self.quantize = getattr(frozen, "quantize", None)
         self.decoder = AsymmetricDecoder(
-            branch,
+            Condition(**(condition or {})) if branch else None,
             in_channels=latent_channels,
             out_channels=3,
             up_block_types=up_block_types,
@@ -299,6 +269,8 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise ValueError(
                 f"first_stage: got an {name}, expected Stable Diffusion's layout, the only one of diffusers' class"
             )
+        if self.config.condition:
+            raise ValueError(f"condition: got {self.config.condition}, expected the paper's, the only one of diffusers")
         if not self.config.branch or tuple(self.config.up_block_out_channels) != (c, 2 * c, 4 * c, 4 * c):
             came = "no branch" if not self.config.branch else f"widths {tuple(self.config.up_block_out_channels)}"
             raise ValueError(

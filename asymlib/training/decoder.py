@@ -25,6 +25,7 @@ from tqdm import tqdm
 from asymlib.data.images import to_tensor
 from asymlib.data.latents import Crops
 from asymlib.data.masks import training_masks
+from asymlib.models.condition import shrink_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.training.checkpoints import ResumeState
 from asymlib.training.distributed import (
@@ -34,7 +35,14 @@ from asymlib.training.distributed import (
     require_same_start,
     synchronised,
 )
-from asymlib.training.losses import PatchDiscriminator, adaptive_weight, generator_loss, hinge_loss, reconstruction_loss
+from asymlib.training.losses import (
+    PatchDiscriminator,
+    adaptive_weight,
+    generator_loss,
+    hinge_loss,
+    reconstruction_loss,
+    ring_weights,
+)
 
 
 class Validation(NamedTuple):
@@ -62,8 +70,27 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         posterior = DiagonalGaussianDistribution(crops.moments[chosen])
         mask = training_masks(settings.batch, crops.image.shape[-1], settings.full_mask_share, rng)
-        yield to_tensor(crops.image[chosen[own]]), posterior.sample(generator)[own], mask[own], posterior.kl().mean()
+        image, latent = to_tensor(crops.image[chosen]), posterior.sample(generator)
+        if settings.swapped_share:
+            image, latent = swap_holes(image, latent, mask, rng.random(settings.batch) < settings.swapped_share)
+        yield image[own], latent[own], mask[own], posterior.kl().mean()
         step += 1
+
+
+def swap_holes(
+    image: torch.Tensor, latent: torch.Tensor, mask: torch.Tensor, chosen: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give some holes the content of the next image of the batch, in pixels and latent cells.
+
+    Args:
+        image: (N, 3, H, W).
+        latent: (N, C, h, w).
+        mask: (N, 1, H, W), 1 = hole.
+        chosen: (N,) bool.
+    """
+    hole = mask * torch.from_numpy(chosen).to(mask)[:, None, None, None]
+    cells = shrink_mask(hole, latent.shape[-2:])
+    return torch.where(hole > 0, image.roll(-1, 0), image), torch.where(cells > 0, latent.roll(-1, 0), latent)
 
 
 def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:
@@ -174,12 +201,13 @@ def train_decoder(
         for i, (image, latent, mask) in enumerate(zip(*(t.to(device).chunk(parts) for t in batch), strict=True)):
             with synchronised(accelerator, decode, i + 1 == parts):
                 image_hat = decode(latent, image, mask)
-                reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight)
+                weight = ring_weights(mask, settings.ring_weight) if settings.ring_weight > 1 else None
+                reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight, weight)
                 part = reconstruction + settings.kl_weight * kl.to(device)
                 if adversarial:
                     g = generator_loss(discriminator(image_hat))
-                    weight = adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight, mean)
-                    part = part + settings.gan_weight * weight * g
+                    balance = adaptive_weight(reconstruction, g, vqgan.decoder.conv_out.weight, mean)
+                    part = part + settings.gan_weight * balance * g
                 accelerator.backward(part / parts)
             made.append((image, image_hat.detach()))
             loss += part.detach() / parts

@@ -1,17 +1,21 @@
 """The official losses: L1 + perceptual distance, and a hinge PatchGAN with an adaptive weight.
 
-All of them look at the whole image, known pixels included: officially the mask weights no loss.
+All of them look at the whole image, known pixels included: officially the mask weights no loss (`ring_weights` does).
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import relu
+from torch.nn.functional import max_pool2d, relu
 
 
 def reconstruction_loss(
-    image_hat: torch.Tensor, image: torch.Tensor, perceptual: Callable, weight: float
+    image_hat: torch.Tensor,
+    image: torch.Tensor,
+    perceptual: Callable,
+    weight: float,
+    pixel_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum over pixels and channels of |x - xr| + weight P(x, xr), divided by the batch.
 
@@ -20,14 +24,22 @@ def reconstruction_loss(
         image: (N, 3, H, W) in [-1, 1].
         perceptual: Distance of two batches in [0, 1] -> (N,); called only where `weight` > 0.
         weight: 1 officially (with LPIPS).
+        pixel_weight: (N, 1, H, W), of the absolute difference; officially 1 everywhere.
 
     Source: `contperceptual.py`: the per-image distance is added to every pixel before the sum; log-variance fixed at 0.
     """
-    loss = (image - image_hat).abs().sum() / len(image)
+    difference = (image - image_hat).abs()
+    loss = (difference if pixel_weight is None else pixel_weight * difference).sum() / len(image)
     if weight:
         distance = perceptual((image_hat + 1) / 2, (image + 1) / 2)
         loss = loss + weight * distance.mean() * image[0].numel()
     return loss
+
+
+def ring_weights(mask: torch.Tensor, weight: float, width: int = 4) -> torch.Tensor:
+    """(N, 1, H, W), `weight` in the hole's outermost `width` pixels and 1 elsewhere; mask (N, 1, H, W), 1 = hole."""
+    near = max_pool2d(1 - mask, 2 * width + 1, stride=1, padding=width)
+    return 1 + (weight - 1) * near * mask
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -35,7 +35,7 @@ def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> Asy
     """The untrained decoder of a row, on its first stage."""
     row = params.decoder(name)
     width, blocks = scaled_size(first_stage, row.scale)
-    return asymmetric_vqgan(first_stage, width, blocks, row.branch, row.inherit, params.seed)
+    return asymmetric_vqgan(first_stage, width, blocks, row.branch, row.inherit, params.seed, row.condition)
 
 
 def read_validation(params: Profile, first_stage: AutoencoderKL) -> Validation:
