@@ -5,7 +5,6 @@ import torch
 from diffusers import AsymmetricAutoencoderKL
 from torch import nn
 
-from asymlib.models.condition import Replace
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.first_stage import build_first_stage
@@ -84,11 +83,6 @@ def test_hole_pixels_of_the_image_are_never_seen(vqgan):
         assert torch.equal(
             vqgan.decode(latent, image, mask), vqgan.decode(latent, image * (1 - mask) + 0.7 * mask, mask)
         )
-
-
-def test_blend_keeps_the_trunk_in_the_hole():
-    trunk, feature, mask = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 0], [0, 1]]]])
-    assert torch.equal(Replace(1, 1)(trunk, feature, mask), mask)
 
 
 def test_one_photo_serves_many_latents_and_any_size(vqgan):

@@ -1,5 +1,6 @@
 """The training loop: what it changes, what it never changes, and that a killed run loses nothing."""
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -50,6 +51,16 @@ def test_not_one_byte_of_the_first_stage_changes(base, first_stage, crops, valid
         assert not any(p.requires_grad or p.grad is not None for p in getattr(base, part).parameters())
     changed = bytes_of(base.decoder)
     assert all(changed[k] != v for k, v in bytes_of(first_stage.decoder).items() if k == "conv_out.weight")
+
+
+def test_a_swapped_hole_has_the_next_image_in_pixels_and_in_latent_cells():
+    """Breaks when only one of the two is swapped, or known pixels are."""
+    image, latent = (torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, s, s) for s in (16, 2))
+    mask = torch.zeros(3, 1, 16, 16)
+    mask[..., 8:] = 1
+    swapped, moved = decoder.swap_holes(image, latent, mask, np.array([True, False, True]))
+    assert swapped[:, 0, 0, 0].tolist() == moved[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert swapped[:, 0, 0, -1].tolist() == moved[:, 0, 0, -1].tolist() == [1, 1, 0]
 
 
 def test_training_lowers_the_known_pixels_error(base, crops, validation):

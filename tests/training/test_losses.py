@@ -11,6 +11,7 @@ from asymlib.training.losses import (
     generator_loss,
     hinge_loss,
     reconstruction_loss,
+    ring_weights,
 )
 
 
@@ -23,6 +24,16 @@ def test_reconstruction_sums_over_pixels_and_averages_over_the_batch():
 
     assert reconstruction_loss(image_hat, image, distance, 0.0).item() == pytest.approx(48 * 0.5)
     assert reconstruction_loss(image_hat, image, distance, 2.0).item() == pytest.approx(48 * (0.5 + 2 * 0.25))
+
+
+def test_ring_weights_count_the_rim_inside_the_hole():
+    """Breaks when the ring lies outside the hole, or the hole's middle or the known pixels are weighted."""
+    mask = torch.zeros(1, 1, 1, 16)
+    mask[..., 4:] = 1
+    assert ring_weights(mask, 5.0).flatten().tolist() == [1] * 4 + [5] * 4 + [1] * 8
+    assert ring_weights(torch.ones(1, 1, 8, 8), 5.0).eq(1).all()
+    image, image_hat = torch.zeros(1, 3, 1, 16), torch.ones(1, 3, 1, 16)
+    assert reconstruction_loss(image_hat, image, None, 0.0, ring_weights(mask, 5.0)).item() == 3 * (16 + 4 * 4)
 
 
 def test_hinge_and_generator_losses():
