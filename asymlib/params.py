@@ -138,6 +138,7 @@ class Training(Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
     swapped_share: float = Field(default=0, ge=0, le=1)
+    inpainted_share: float = Field(default=0, ge=0, le=1)
     ring_weight: float = Field(default=1, ge=1)
 
 
@@ -147,6 +148,7 @@ class Inpainter(Section):
     batch: int = Field(ge=1)
     lr: float
     masks_per_image: int = Field(ge=1)
+    edits: int = Field(ge=1)
     full_mask_share: float = Field(ge=0, le=1)
     sampling_steps: int = Field(ge=1)
 
@@ -251,12 +253,12 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
 
 
 def _training_by_decoder(training: dict) -> dict[str, dict]:
-    """A value of `training` is one for all decoders, or a mapping from each decoder's name to its own."""
+    """A value of `training` is one for all decoders, or a mapping from a decoder's name, or `others`, to its own."""
     return {
         name: {
-            key: value[name] if isinstance(value, dict) else value
+            key: value.get(name, value.get("others")) if isinstance(value, dict) else value
             for key, value in training.items()
-            if not isinstance(value, dict) or name in value
+            if not isinstance(value, dict) or {name, "others"} & set(value)
         }
         for name in training.get("steps", {})
     }

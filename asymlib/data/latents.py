@@ -10,14 +10,28 @@ from asymlib.data.images import to_tensor
 NO_VARIANCE = -30.0  # a log-variance, the least that diffusers' Gaussian has
 
 
+class Edits(NamedTuple):
+    """Training crops whose hole a diffusion model has filled.
+
+    image: (N, 3, s, s) uint8, the original; latent: (N, C, s/8, s/8), the diffusion model's, not scaled; mask:
+    (N, 1, s, s) uint8, 1 = hole.
+    """
+
+    image: torch.Tensor
+    latent: torch.Tensor
+    mask: torch.Tensor
+
+
 class Crops(NamedTuple):
     """Training crops with the cached moments of their posteriors.
 
-    image: (N, 3, s, s) uint8; moments: (N, 2C, s/8, s/8), mean and log-variance as `quant_conv` gives them.
+    image: (N, 3, s, s) uint8; moments: (N, 2C, s/8, s/8), mean and log-variance as `quant_conv` gives them; edits: some
+    of the crops with another latent than their own.
     """
 
     image: torch.Tensor
     moments: torch.Tensor
+    edits: Edits | None = None
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_max_pool2d, interpolate
+from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, conv2d, interpolate, max_pool2d
 
 
 def shrink_mask(mask: torch.Tensor, size: tuple[int, int], how: str = "nearest") -> torch.Tensor:
@@ -88,6 +88,7 @@ class Condition:
             `any` at all of them (a cell with one hole pixel is hole), `area` fades by the hole's share of the cell.
         output_norm: Whether the trunk is normalised before the last convolution.
         copy_known: Whether known pixels go to the output as they are.
+        retouch: Channels of a small network that has the last word on the hole, see `Retouch`; 0 for none.
 
     Raises:
         ValueError: A value that there is not, or a width that cannot replace the trunk.
@@ -100,6 +101,7 @@ class Condition:
     coarse_mask: str = "nearest"
     output_norm: bool = True
     copy_known: bool = False
+    retouch: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (("blend", BLENDS), ("coarse_mask", ("nearest", "any", "area"))):
@@ -129,6 +131,7 @@ class ConditionBranch(nn.Module):
             nn.Conv2d(channels[i], channels[i + 1], *shapes[i], padding=1) for i in range(len(trunk))
         )
         self.blends = nn.ModuleList(BLENDS[condition.blend](*pair) for pair in zip(trunk, channels[1:], strict=True))
+        self.retouch = Retouch(condition.retouch) if condition.retouch else None
         self.condition = condition
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
@@ -142,8 +145,82 @@ class ConditionBranch(nn.Module):
             h = torch.relu(features[-1])
         return features
 
+    def finish(self, image_hat: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What is done to the decoded image (N, 3, H, W); officially nothing."""
+        if self.retouch is not None:
+            image_hat = self.retouch(image_hat, image, mask)
+        return mask * image_hat + (1 - mask) * image if self.condition.copy_known else image_hat
+
     def blend(self, i: int, trunk: torch.Tensor, features: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
         """The trunk (N, C, h, w) with feature i (0 is the last that the trunk meets), or as it is without that one."""
         if i >= len(features):
             return trunk
         return self.blends[i](trunk, features[i], shrink_mask(mask, trunk.shape[-2:], self.condition.coarse_mask))
+
+
+class Retouch(nn.Module):
+    """The last word on the hole, where decoded and known pixels are seen side by side. Two things are corrected there.
+
+    *Drift.* A hole whose colours do not meet the known ones may be meant so, or be a diffusion model's mistake. Which
+    it is shows where the answer is known: an encoder's latent, whatever its hole holds, comes out in the photograph's
+    colours a cell away from the hole; a diffusion model's does not quite. The more it misses them there, the more of
+    the step at the rim is carried into the hole and taken away. Where that sets in is learned.
+
+    *Loss.* What the autoencoder loses is alike on both sides of the rim, and on one side it is known. A few
+    convolutions at full resolution learn what follows for the other. They start as no change.
+
+    Args:
+        width: Channels of the convolutions.
+    """
+
+    SCALES = (1.0, 3.0, 9.0, 27.0)  # deviations of the Gaussians that carry the step inwards, in pixels
+    CELL = 8  # pixels
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(0.15))
+        self.slope = nn.Parameter(torch.tensor(50.0))
+        shapes = [(11, width, 1), (width, width, 2), (width, width, 4), (width, 3, 1)]  # in, out, dilation
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=d, dilation=d) for a, b, d in shapes)
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, image_hat: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) in [-1, 1], mask (N, 1, H, W), 1 = hole -> (N, 3, H, W); known pixels are not changed."""
+        error = (1 - mask) * (image - image_hat)
+        drift, step = self.drift(error, mask), mask * self.carried(error, mask)
+        drifted = torch.sigmoid(self.slope * (drift - self.threshold)) * step
+        h = torch.cat([image_hat + drifted, error, step - drifted, mask, 10 * drift.expand_as(mask)], dim=1)
+        for layer in self.layers[:-1]:
+            h = torch.relu(layer(h))
+        return image_hat + drifted + mask * self.layers[-1](h)
+
+    def drift(self, error: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(N, 1, 1, 1): root mean square of the mean error of the cells that lie more than a cell from the hole."""
+        known = 1 - max_pool2d(mask, 2 * self.CELL + 1, stride=1, padding=self.CELL)
+        share = avg_pool2d(known, self.CELL)
+        counted = (share > 0.5).to(error)
+        mean = counted * avg_pool2d(known * error, self.CELL) / share.clamp(min=0.5)
+        square = mean.square().sum((1, 2, 3), keepdim=True) / (3 * counted.sum((1, 2, 3), keepdim=True)).clamp(min=1)
+        return (square + 1e-12).sqrt()
+
+    def carried(self, error: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W): the known pixels' error, as the mean around a pixel over the nearest known ones that there are.
+
+        Source: normalised convolution (Knutsson and Westin 1993), from fine to coarse as in pull-push.
+        """
+        known, total, left = 1 - mask, torch.zeros_like(error), torch.ones_like(mask)
+        for scale in self.SCALES:
+            weight, near = _blur(known, scale), _blur(error, scale)
+            taken = left * weight / (weight + 0.01)
+            total, left = total + taken * near / (weight + 1e-6), left - taken
+        return total
+
+
+def _blur(x: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Gaussian, with nothing beyond the border."""
+    radius = int(3 * deviation)
+    kernel = torch.exp(-torch.arange(-radius, radius + 1).to(x).square() / (2 * deviation**2))
+    kernel, c = (kernel / kernel.sum()).expand(x.shape[1], 1, -1), x.shape[1]
+    x = conv2d(x, kernel[:, :, None, :], padding=(0, radius), groups=c)
+    return conv2d(x, kernel[:, :, :, None], padding=(radius, 0), groups=c)

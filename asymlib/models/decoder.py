@@ -33,7 +33,6 @@ class AsymmetricDecoder(Decoder):
 
     def __init__(self, condition: Condition | None, **decoder) -> None:
         super().__init__(**decoder)
-        self.condition = condition
         self.condition_encoder = ConditionBranch(decoder["block_out_channels"], condition) if condition else None
         if condition and not condition.output_norm:
             self.conv_norm_out = nn.Identity()
@@ -51,8 +50,7 @@ class AsymmetricDecoder(Decoder):
         features = self._run(branch, image, mask)
         for i, up_block in zip(range(len(self.up_blocks), 0, -1), self.up_blocks, strict=True):
             h = self._run(up_block, branch.blend(i, h, features, mask))
-        image_hat = self._out(branch.blend(0, h, features, mask))
-        return mask * image_hat + (1 - mask) * image if self.condition.copy_known else image_hat
+        return branch.finish(self._out(branch.blend(0, h, features, mask)), image, mask)
 
     def _out(self, h: torch.Tensor) -> torch.Tensor:
         return self.conv_out(self.conv_act(self.conv_norm_out(h)))

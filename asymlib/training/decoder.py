@@ -60,6 +60,7 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
     """Endless (image, latent, mask, kl) from step `start` on: one process's share of every batch.
 
     Batch i depends on (seed, i) alone, so that a resumed run sees the same ones, and any number of processes together.
+    Officially every latent is the image's own; `swapped_share` and `inpainted_share` say how many are not.
     """
     share = settings.batch // processes
     own = slice(process * share, (process + 1) * share)
@@ -73,6 +74,11 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
         image, latent = to_tensor(crops.image[chosen]), posterior.sample(generator)
         if settings.swapped_share:
             image, latent = swap_holes(image, latent, mask, rng.random(settings.batch) < settings.swapped_share)
+        if settings.inpainted_share:
+            edited = torch.from_numpy(rng.random(settings.batch) < settings.inpainted_share)
+            chosen = torch.from_numpy(rng.integers(0, len(crops.edits.image), int(edited.sum())))
+            image[edited], mask[edited] = to_tensor(crops.edits.image[chosen]), crops.edits.mask[chosen].float()
+            latent[edited] = crops.edits.latent[chosen]
         yield image[own], latent[own], mask[own], posterior.kl().mean()
         step += 1
 
@@ -128,6 +134,7 @@ def train_decoder(
         perceptual: Distance of two batches in [0, 1] -> (N,).
         measure: (image, image_hat, mask) -> the named numbers of a point of the curve.
         inherits: Whether the trunk started from the vanilla decoder: its rate is then lr_inherited, else lr_scratch.
+            What has a rate of 0 is not trained.
         resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
         data_hash: Identity of the data, so that a state of other data is not continued.
         accelerator: From `make_accelerator`; None trains in this process, on the CPU.
@@ -137,17 +144,25 @@ def train_decoder(
 
     Raises:
         FloatingPointError: The loss is not finite; the message names the step.
-        ValueError: The batch does not go evenly into the processes.
+        ValueError: The batch does not go evenly into the processes, or a GAN with a trunk that is not trained (its
+            weight is taken at the trunk's last convolution).
     """
     accelerator = accelerator or make_accelerator(settings, cpu=True)
     require_divisible(settings, accelerator)
+    if settings.gan_start is not None and inherits and not settings.lr_inherited:
+        raise ValueError(f"gan_start: got {settings.gan_start}, expected null where the trunk is not trained")
     main, device = accelerator.is_main_process, accelerator.device
     mean = partial(accelerator.reduce, reduction="mean")
 
     # optimisers: inherited weights slower than new ones; the discriminator has its own
     rates = {"branch": settings.lr_branch, "trunk": settings.lr_inherited if inherits else settings.lr_scratch}
     groups = vqgan.branch_and_trunk().items()
-    parameters = [{"params": p, "lr": rates[name], "initial_lr": rates[name]} for name, p in groups if p]
+    for name, p in groups:
+        for parameter in p:
+            parameter.requires_grad_(rates[name] > 0)
+    parameters = [
+        {"params": p, "lr": rates[name], "initial_lr": rates[name]} for name, p in groups if p and rates[name]
+    ]
     optimiser = torch.optim.Adam(parameters, betas=(0.5, 0.9))
     trained = [p for group in parameters for p in group["params"]]
     with torch.random.fork_rng():
@@ -179,6 +194,8 @@ def train_decoder(
     ema.to(device)
     validation = Validation(*(t.to(device) for t in validation))
     if isinstance(source, Crops):
+        if settings.inpainted_share and source.edits is None:
+            raise ValueError(f"inpainted_share: got {settings.inpainted_share}, expected 0 without edits to train on")
         shares = {"process": accelerator.process_index, "processes": accelerator.num_processes}
         source = partial(batches, source, settings, seed, **shares)
 

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, mse_loss
 from tqdm import tqdm
 
 from asymlib.data.images import to_tensor
-from asymlib.data.latents import encode_means
+from asymlib.data.latents import Crops, Edits, encode_means
 from asymlib.data.masks import training_masks
 from asymlib.data.words import present_words
 from asymlib.models.inpainter import LatentInpainter, latent_statistics
@@ -56,6 +56,28 @@ def make_examples(
     prompt = torch.cat([present_words(image, part) for part in parts])
     hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
     return Examples(latent, masked, mask, prompt, latent_statistics(latent, hole))
+
+
+def make_edits(
+    first_stage: AutoencoderKL, inpainter: LatentInpainter, crops: Crops, count: int, steps: int, seed: int
+) -> Edits:
+    """Let the diffusion model fill a hole in some of the training crops.
+
+    Args:
+        first_stage: The frozen autoencoder.
+        inpainter: Trained.
+        crops: Training crops of the decoders.
+        count: How many of them, at most.
+        steps: DDIM steps.
+        seed: Seed of the choice, the official masks and the noise.
+    """
+    rng = np.random.default_rng([seed, 8])
+    image = crops.image[torch.from_numpy(rng.permutation(len(crops.image))[:count])]
+    mask = training_masks(len(image), image.shape[-1], 0.0, rng)
+    masked_latent = encode_means(first_stage, (1 - mask) * to_tensor(image))
+    parts = zip(masked_latent.split(128), mask.split(128), strict=True)
+    latent = torch.cat([inpainter.sample(*part, steps, seed + i) for i, part in enumerate(parts)])
+    return Edits(image, latent, mask.byte())
 
 
 def train_inpainter(

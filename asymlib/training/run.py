@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, VQModel
 
 from asymlib.data.images import load_pairs
-from asymlib.data.latents import Crops, encode_means
+from asymlib.data.latents import Crops, Edits, encode_means
 from asymlib.data.streaming import ImageStream
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
@@ -61,9 +61,16 @@ def read_source(
 ) -> Crops | ImageStream:
     """What a profile trains on: the crops whose latents are cached or, with a `stream` section, images that are encoded
     on the way."""
-    if params.stream is None:
-        return Crops(**load_tensors(params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors")[0])
     settings = params.training[name]
+    if params.stream is None:
+        crops = Crops(**load_tensors(params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors")[0])
+        if settings.inpainted_share:
+            edits = Edits(**load_tensors(params.checkpoints / "inpainter" / "edits.safetensors")[0])
+            crops = crops._replace(edits=edits)
+        return crops
+    if settings.swapped_share or settings.inpainted_share:
+        came = f"{settings.swapped_share} and {settings.inpainted_share}"
+        raise ValueError(f"swapped_share, inpainted_share: got {came}, expected 0 with a stream of images")
     accelerator = accelerator or make_accelerator(settings, cpu=True)
     return ImageStream(
         params.stream,

@@ -6,9 +6,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from asymlib.data.images import to_tensor
-from asymlib.data.latents import encode_means
+from asymlib.data.latents import Edits, encode_means
 from asymlib.evaluation.metrics import curve_point
-from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.params import load_params
 from asymlib.training import checkpoints, decoder
@@ -61,6 +61,42 @@ def test_a_swapped_hole_has_the_next_image_in_pixels_and_in_latent_cells():
     swapped, moved = decoder.swap_holes(image, latent, mask, np.array([True, False, True]))
     assert swapped[:, 0, 0, 0].tolist() == moved[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert swapped[:, 0, 0, -1].tolist() == moved[:, 0, 0, -1].tolist() == [1, 1, 0]
+
+
+def test_a_trunk_of_rate_0_is_not_trained(first_stage, crops, validation):
+    """Breaks when Adam gets the frozen weights, or the branch is frozen with them."""
+    condition = {"layers": 0, "copy_known": True, "retouch": 4}
+    vqgan = asymmetric_vqgan(first_stage, *scaled_size(first_stage, "base"), True, True, 0, condition)
+    before = bytes_of(vqgan.decoder)
+    train(vqgan, crops, validation, lr_inherited=0.0, ring_weight=5.0)
+    changed = {k for k, v in bytes_of(vqgan.decoder).items() if v != before[k]}
+    assert changed and all(name.startswith("condition_encoder.retouch") for name in changed)
+    with pytest.raises(ValueError, match="gan_start: got 2, expected null"):
+        train(vqgan, crops, validation, lr_inherited=0.0, gan_start=2)
+
+
+def test_edits_take_the_place_of_own_latents(crops):
+    """Breaks when image, latent and mask of an edit come from different ones, or the share is not kept to."""
+    n, size = len(crops.image), crops.image.shape[-1]
+    level = torch.arange(n).view(n, 1, 1, 1)
+    edits = Edits(
+        (255 * level / n).byte().expand(n, 3, size, size),
+        level.float().expand(n, 4, size // 8, size // 8),
+        (level % 2).byte().expand(n, 1, size, size),
+    )
+    given = crops._replace(edits=edits)
+    image, latent, mask, _ = next(batches(given, settings(batch=64, inpainted_share=1.0), 0, 0))
+    number = latent[:, 0, 0, 0]
+    assert (mask[:, 0, 0, 0] == number % 2).all()
+    assert torch.allclose(image[:, 0, 0, 0], (255 * number / n).floor() / 127.5 - 1)
+    own = next(batches(crops, settings(batch=64), 0, 0))[1]
+    mixed = next(batches(given, settings(batch=64, inpainted_share=0.5), 0, 0))[1]
+    assert 16 < (own == mixed).all((1, 2, 3)).sum() < 48
+
+
+def test_shares_without_edits_are_refused(base, crops, validation):
+    with pytest.raises(ValueError, match="inpainted_share: got 0.5, expected 0 without edits"):
+        train(base, crops, validation, inpainted_share=0.5)
 
 
 def test_training_lowers_the_known_pixels_error(base, crops, validation):

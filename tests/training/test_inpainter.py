@@ -4,9 +4,11 @@ not touched."""
 import pytest
 import torch
 
+from asymlib.data.images import to_tensor
+from asymlib.data.latents import encode_means
 from asymlib.models.inpainter import LatentInpainter, latent_statistics
 from asymlib.params import load_params
-from asymlib.training.inpainter import make_examples, train_inpainter
+from asymlib.training.inpainter import make_edits, make_examples, train_inpainter
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,14 @@ def test_a_wish_that_does_not_fit_is_named(inpainter):
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="inpainter .* is missing; .*stage inpainter makes it"):
         LatentInpainter.load(tmp_path)
+
+
+def test_edits_are_training_crops_with_a_hole_that_the_model_filled(first_stage, crops, inpainter):
+    """Breaks when image, mask and latent of an edit do not belong together, or a mask is full."""
+    edits = make_edits(first_stage, inpainter, crops, 5, 2, 0)
+    assert len(edits.image) == min(5, len(crops.image)) == len({image.numpy().tobytes() for image in edits.image})
+    known = {image.numpy().tobytes() for image in crops.image}
+    assert all(image.numpy().tobytes() in known for image in edits.image)
+    assert edits.mask.amax((1, 2, 3)).all() and not edits.mask.amin((1, 2, 3)).any()
+    masked = encode_means(first_stage, (1 - edits.mask) * to_tensor(edits.image))
+    assert torch.equal(edits.latent, inpainter.sample(masked, edits.mask.float(), 2, 0))
