@@ -142,6 +142,27 @@ class Training(Section):
     ring_weight: float = Field(default=1, ge=1)
 
 
+class Repository(Section):
+    """A pipeline on the hub, pinned to a commit, or in a local folder."""
+
+    repository: str
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> "Repository":
+        if self.revision is None and not Path(self.repository).is_dir():
+            raise ValueError(f"revision: got null for {self.repository!r}, expected the commit of what is no folder")
+        return self
+
+
+class Hub(Section):
+    """The pipelines that take the place of the small diffusion model."""
+
+    inpainting: Repository
+    text_to_image: Repository
+    by_example: Repository
+
+
 class Inpainter(Section):
     widths: tuple[int, ...]
     steps: int = Field(ge=1)
@@ -151,9 +172,16 @@ class Inpainter(Section):
     edits: int = Field(ge=1)
     full_mask_share: float = Field(ge=0, le=1)
     sampling_steps: int = Field(ge=1)
+    hub: Hub | None = None
 
 
 class Generation(Section):
+    """`captions` and `real` go together: a file of captions and a folder of pictures; null for the small model's words
+    and the training images."""
+
+    captions: str | None
+    real: str | None
+    size: int = Field(ge=16, multiple_of=8)
     samples: int = Field(ge=1)
     guidance_scale: float
     subsets: int = Field(ge=1)
@@ -239,6 +267,10 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     repository = section["first_stage"].get("repository")
     if repository and user_path(repository).is_dir():
         section["first_stage"] = section["first_stage"] | {"repository": str(user_path(repository))}
+    generation = section["generation"]
+    section["generation"] = generation | {
+        k: str(user_path(generation[k])) for k in ("captions", "real") if generation[k]
+    }
     section["training"] = _training_by_decoder(section.get("training", {}))
     try:
         params = Profile(name=profile, decoders=content["decoders"], **section)

@@ -1,5 +1,6 @@
 """Where the project lies, and how a file of it is written: whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +35,19 @@ def written(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file; its folder is made.
+
+    Raises:
+        OSError: The disk is full; nothing of the file is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(f"{path}: got a full disk, expected room for it; what was there before is still there") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,9 +1,7 @@
 """The README's page "Use it with your own model", block by block, with a small model and a few photographs."""
 
-import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,24 +20,10 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, tiny_pipelines, fresh_project):
     """A copy of the project with the README's profile, and beside it a pipeline, its autoencoder and photographs."""
     place = tmp_path_factory.mktemp("own")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for file in listed.stdout.decode().strip("\0").split("\0"):
-        if not file.startswith("results/") and (ROOT / file).is_file():
-            (place / "project" / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, place / "project" / file)
-    subprocess.run(["git", "init", "-q"], cwd=place / "project", check=True)
-
-    spec = importlib.util.spec_from_file_location("tiny_pipelines", ROOT / "tests" / "editing" / "tiny_pipelines.py")
-    tiny_pipelines = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny_pipelines)
+    fresh_project(place / "project")
     pipe = tiny_pipelines.stable_diffusion_inpaint()
     pipe.save_pretrained(place / "my_pipeline")
     pipe.vae.save_pretrained(place / "my_vae")

@@ -36,17 +36,17 @@ class Crops(NamedTuple):
 
 @torch.no_grad()
 def encode_moments(first_stage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
-    """Posterior moments of (N, 3, H, W) images in [-1, 1]: (N, 2C, H/8, W/8).
+    """Posterior moments of (N, 3, H, W) images in [-1, 1]: (N, 2C, H/8, W/8), on the images' device.
 
     The encoder of a VQ or a tiny autoencoder gives one latent: its posterior has the least variance there is.
     """
     parts = []
-    for encoded in (first_stage.encode(part) for part in image.split(batch)):
+    for encoded in (first_stage.encode(part.to(first_stage.device)) for part in image.split(batch)):
         if hasattr(encoded, "latent_dist"):
             parts.append(encoded.latent_dist.parameters)
         else:
             parts.append(torch.cat([encoded.latents, torch.full_like(encoded.latents, NO_VARIANCE)], dim=1))
-    return torch.cat(parts)
+    return torch.cat(parts).to(image.device)
 
 
 def encode_means(first_stage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:

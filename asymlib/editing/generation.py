@@ -2,11 +2,12 @@
 
 import torch
 
+from asymlib.editing.hub import HubDiffusion
 from asymlib.models.inpainter import LatentInpainter
 
 
 def generate(
-    model: LatentInpainter,
+    model: LatentInpainter | HubDiffusion,
     count: int,
     size: int,
     steps: int,
@@ -33,5 +34,5 @@ def generate(
     """
     if size < 8 or size % 8:
         raise ValueError(f"size: got {size}, expected a positive multiple of 8")
-    nothing = torch.zeros(count, model.unet.config.out_channels, size // 8, size // 8)
+    nothing = torch.zeros(count, model.channels, size // 8, size // 8)
     return model.sample(nothing, torch.ones(count, 1, size, size), steps, seed, prompt, None, guidance_scale)

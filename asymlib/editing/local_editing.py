@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn.functional import interpolate, pad
 
 from asymlib.data.masks import normalise_mask
+from asymlib.editing.hub import HubDiffusion
 from asymlib.editing.inpainting import read_photo, to_cells, to_picture
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.inpainter import LatentInpainter, noise
@@ -27,7 +28,7 @@ class Edit(NamedTuple):
 
 def edit_by_prompt(
     encode: Encode,
-    model: LatentInpainter,
+    model: LatentInpainter | HubDiffusion,
     image: torch.Tensor,
     source: list[str | None] | str | None,
     target: list[str] | str,
@@ -43,7 +44,7 @@ def edit_by_prompt(
 
     Args:
         encode: (N, 3, H, W) in [-1, 1] -> latent (N, C, h, w), not scaled; the frozen encoder's mean.
-        model: The latent diffusion model.
+        model: The small latent diffusion model, or pipelines of the hub.
         image: (N, 3, H, W) in [-1, 1], sides multiples of 8.
         source: What the image shows, such as "red dark", for all or for each image; None says nothing.
         target: What it should show, such as "blue dark".
@@ -52,6 +53,8 @@ def edit_by_prompt(
         guidance_scale: See `LatentInpainter.predict`.
         mask: (N, 1, H, W), 1 = edit here; by default `edit_mask` finds it.
     """
+    if isinstance(model, HubDiffusion):
+        return Edit(*model.edit_by_prompt(image, source, target, steps, seed, guidance_scale, mask))
     if mask is None:
         mask = edit_mask(model, encode(image), source, target, seed)
     known = encode((1 - mask) * image)
@@ -60,7 +63,7 @@ def edit_by_prompt(
 
 def edit_by_example(
     encode: Encode,
-    model: LatentInpainter,
+    model: LatentInpainter | HubDiffusion,
     image: torch.Tensor,
     mask: torch.Tensor,
     example: torch.Tensor,
@@ -72,7 +75,7 @@ def edit_by_example(
 
     Args:
         encode: (N, 3, H, W) in [-1, 1] -> latent (N, C, h, w), not scaled; the frozen encoder's mean.
-        model: The latent diffusion model.
+        model: The small latent diffusion model, or pipelines of the hub.
         image: (N, 3, H, W) in [-1, 1], sides multiples of 8.
         mask: (N, 1, H, W), 1 = hole.
         example: (N or 1, 3, H', W') in [-1, 1], of any size. Its latent goes through a
@@ -81,6 +84,8 @@ def edit_by_example(
         seed: Seed of the noise.
         guidance_scale: See `LatentInpainter.predict`.
     """
+    if isinstance(model, HubDiffusion):
+        return Edit(model.edit_by_example(image, mask, example, steps, seed, guidance_scale), mask)
     known = encode((1 - mask) * image)
     reference = encode(example)
     return Edit(model.sample(known, mask, steps, seed, None, reference, guidance_scale), mask)

@@ -1,10 +1,15 @@
 """Does a decoder still serve generation, where there is no mask? Sets of samples against real images and against the
 vanilla decoder's, and what a decoder without a condition makes of an image's own latent."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 
-from asymlib.data.images import Pairs
+from asymlib.data.captions import read_captions, read_squares
+from asymlib.data.images import Pairs, load_images, to_tensor
+from asymlib.data.streaming import folder_images
+from asymlib.data.words import describe
 from asymlib.evaluation.distribution import fid, kid
 from asymlib.evaluation.protocol import Decode
 from asymlib.evaluation.reconstruction import psnr
@@ -12,6 +17,26 @@ from asymlib.evaluation.tables import COLUMNS
 from asymlib.models.features import PooledEffNet
 
 VARIANTS = ("vanilla", "base", "large_1.5x", "large_2x")
+
+
+def real_and_captions(params) -> tuple[torch.Tensor, list[str]]:
+    """Real pictures, (M, 3, s, s) in [-1, 1], and `samples` captions to generate from.
+
+    With a file of captions and a folder of pictures (COCO's) these; without, the training images and the words that
+    describe some of them, which is what the small diffusion model understands.
+
+    Raises:
+        FileNotFoundError: No such file or folder.
+        ValueError: Fewer captions than samples.
+    """
+    settings = params.generation
+    if settings.captions:
+        captions = read_captions(settings.captions, settings.samples, params.seed)
+        pixels = read_squares(folder_images(Path(settings.real)), settings.size, 2 * settings.samples, params.seed)
+        return to_tensor(pixels), captions
+    real = to_tensor(load_images(params.data / "images", "train")[0])
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(params.seed + 1))[: settings.samples]
+    return real, describe(real[order], torch.ones(len(order), 1, *real.shape[-2:]))
 
 
 @torch.no_grad()

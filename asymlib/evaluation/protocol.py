@@ -5,6 +5,7 @@ with that photograph's pixels as the reference in the hole; `inpainted`, from th
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pandas as pd
@@ -78,19 +79,25 @@ def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
     return others
 
 
-def read_decoders(
-    params, first_stage, device: str | torch.device = "cpu", on: str = "first_stage"
-) -> dict[str, Decode]:
+def read_decoders(params, first_stage, on: str = "first_stage") -> dict[str, Decode]:
     """Every decoder of a profile on one of its first stages by its name, `vanilla` first.
+
+    They compute on a GPU where there is one, whatever they are given, and give back what lies where the latent lies.
 
     Raises:
         FileNotFoundError: A trained decoder is missing.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     first_stage = first_stage.to(device)
     decoders: dict[str, Decode] = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
     for name in (name for name, row in params.decoders.items() if row.first_stage == on):
         decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).to(device).decode
-    return decoders
+    return {name: partial(_decode_on, device, decode) for name, decode in decoders.items()}
+
+
+def _decode_on(device: str, decode: Decode, latent: torch.Tensor, *condition: torch.Tensor | None) -> torch.Tensor:
+    moved = [None if tensor is None else tensor.to(device) for tensor in (latent, *condition)]
+    return decode(*moved).to(latent.device)
 
 
 @torch.no_grad()
@@ -111,7 +118,7 @@ def evaluate(
     """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back.
 
     Args:
-        decoders: From `read_decoders`, on the accelerator's device.
+        decoders: From `read_decoders`.
         tasks: From `make_tasks`.
         pairs: Images and masks.
         batch: Images that are decoded at a time.

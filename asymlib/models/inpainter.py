@@ -29,6 +29,11 @@ class LatentInpainter:
     def __init__(self, unet: UNet2DModel, scheduler: DDIMScheduler, scaling_factor: float) -> None:
         self.unet, self.scheduler, self.scaling_factor = unet, scheduler, scaling_factor
 
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return self.unet.config.out_channels
+
     @classmethod
     def build(
         cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4
@@ -106,7 +111,7 @@ class LatentInpainter:
         """
         words = torch.stack([encode_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])])
         if reference is None:
-            statistics = torch.zeros(1, 2 * self.unet.config.out_channels)
+            statistics = torch.zeros(1, 2 * self.channels)
         else:
             statistics = latent_statistics(reference * self.scaling_factor, torch.ones_like(reference[:, :1]))
         for name, given in {"prompt": words, "reference": statistics}.items():

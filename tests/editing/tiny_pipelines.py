@@ -1,5 +1,7 @@
 """diffusers' inpainting and editing pipelines in miniature, with random weights; nothing is downloaded."""
 
+from pathlib import Path
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -10,9 +12,11 @@ from diffusers import (
     FluxFillPipeline,
     FluxTransformer2DModel,
     PaintByExamplePipeline,
+    PNDMScheduler,
     StableDiffusionControlNetInpaintPipeline,
     StableDiffusionDiffEditPipeline,
     StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
 )
@@ -35,6 +39,16 @@ UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety
 
 def stable_diffusion_inpaint() -> StableDiffusionInpaintPipeline:
     return _quiet(StableDiffusionInpaintPipeline(**_text(), vae=_vae(), unet=_unet(9), scheduler=_ddim(), **UNCHECKED))
+
+
+def stable_diffusion() -> StableDiffusionPipeline:
+    return _quiet(StableDiffusionPipeline(**_text(), vae=_vae(), unet=_unet(4), scheduler=_ddim(), **UNCHECKED))
+
+
+def save_all(folder: Path) -> None:
+    """Write the pipelines that stand for the hub's, in folders named after what they do; see TASKS."""
+    for task, make in TASKS.items():
+        make().save_pretrained(folder / task)
 
 
 def stable_diffusion_xl_inpaint() -> StableDiffusionXLInpaintPipeline:
@@ -95,6 +109,7 @@ def paint_by_example() -> PaintByExamplePipeline:
         num_attention_heads=2,
         image_size=32,
         patch_size=16,
+        projection_dim=TEXT,
     )
     size = {"height": 32, "width": 32}
     return _quiet(
@@ -102,7 +117,7 @@ def paint_by_example() -> PaintByExamplePipeline:
             vae=_vae(),
             image_encoder=PaintByExampleImageEncoder(vision, proj_size=TEXT).eval(),
             unet=_unet(9),
-            scheduler=_ddim(),
+            scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1),
             safety_checker=None,
             feature_extractor=CLIPImageProcessor(size=size, crop_size=size),
         )
@@ -201,3 +216,6 @@ def _ddim() -> DDIMScheduler:
 def _quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+TASKS = {"inpainting": stable_diffusion_inpaint, "text_to_image": stable_diffusion, "by_example": paint_by_example}
