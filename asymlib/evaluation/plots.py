@@ -115,8 +115,8 @@ def plot_intervals(tables: dict[str, pd.DataFrame], metric: str, label: str, log
         for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
             cells = table[table["metric"] == metric]
             for y, cell in enumerate(cells.itertuples()):
-                colour = COLOURS.get(cell.variant.removesuffix("_paste_hard"), "#000000")
-                marker = "s" if cell.variant.endswith("_paste_hard") else "o"
+                colour = COLOURS.get(cell.variant.split("_paste_")[0], "#000000")
+                marker = "s" if "_paste_" in cell.variant else "o"
                 if log and cell.value <= 0:
                     axes.text(0.02, y, "exactly 0", color=colour, va="center", transform=axes.get_yaxis_transform())
                     continue

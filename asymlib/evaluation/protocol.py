@@ -6,22 +6,25 @@ with that photograph's pixels as the reference in the hole; `inpainted`, from th
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from PIL import Image
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from asymlib.data.images import Pairs
 from asymlib.data.latents import encode_means
-from asymlib.editing.compositing import paste_hard
+from asymlib.editing.compositing import PASTES, paste_hard
 from asymlib.evaluation import metrics
 from asymlib.models.decoder import load_vqgan
 from asymlib.models.features import EffNetFeatures
 from asymlib.models.inpainter import LatentInpainter
+from asymlib.project import written
 
 SOURCES = ("own", "swapped", "inpainted")
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -56,9 +59,14 @@ def make_tasks(
         ),
     }
     if inpainter is not None:
-        masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
-        tasks["inpainted"] = Task(inpainter.sample(masked, pairs.mask, sampling_steps, seed), pairs.image)
+        tasks["inpainted"] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed), pairs.image)
     return tasks
+
+
+def fill_holes(first_stage, inpainter, pairs: Pairs, sampling_steps: int, seed: int) -> torch.Tensor:
+    """The diffusion model's latents (N, C, h, w) of the masked images, not scaled; arguments as in `make_tasks`."""
+    masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
+    return inpainter.sample(masked, pairs.mask, sampling_steps, seed)
 
 
 def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
@@ -115,7 +123,8 @@ def evaluate(
     seed: int,
     accelerator: Accelerator | None = None,
 ) -> pd.DataFrame:
-    """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back.
+    """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back:
+    vanilla's in every way of `PASTES`, the others' hard.
 
     Args:
         decoders: From `read_decoders`.
@@ -127,7 +136,7 @@ def evaluate(
             whole batches, so that the numbers are those of one process to the last digit.
 
     Returns:
-        Rows as `rows_of` makes them; the pasted variant of NAME is NAME_paste_hard.
+        Rows as `rows_of` makes them; a pasted variant of NAME is NAME_PASTE, such as vanilla_paste_poisson.
     """
     process, processes, device = 0, 1, torch.device("cpu")
     if accelerator is not None:
@@ -136,11 +145,12 @@ def evaluate(
     positions = torch.arange(len(pairs.image)).split(batch)
     own = range(process, len(positions), processes)
     for name, decode in tqdm(decoders.items(), desc="decoders", disable=process > 0):
+        pastes = PASTES if name == "vanilla" else {"paste_hard": paste_hard}
         for source, task in tasks.items():
-            measured = [(i, _measure_batch(decode, task, pairs, positions[i], features, device)) for i in own]
+            measured = [(i, _measure_batch(decode, pastes, task, pairs, positions[i], features, device)) for i in own]
             if processes > 1:
                 measured = sorted(gather_object(measured), key=lambda part: part[0])
-            for variant, suffix in enumerate(("", "_paste_hard")):
+            for variant, suffix in enumerate(["", *(f"_{paste}" for paste in pastes)]):
                 values = [part[variant] for _, part in measured]
                 whole = {metric: torch.cat([v[metric] for v in values]) for metric in values[0]}
                 parts.append(rows_of(whole, pairs, name + suffix, source, seed))
@@ -148,16 +158,50 @@ def evaluate(
 
 
 def _measure_batch(
-    decode: Decode, task: Task, pairs: Pairs, chosen: torch.Tensor, features: EffNetFeatures, device: torch.device
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The metrics of some pairs, decoded as they come, and with the known pixels pasted back."""
+    decode: Decode,
+    pastes: dict[str, Callable],
+    task: Task,
+    pairs: Pairs,
+    chosen: torch.Tensor,
+    features: EffNetFeatures,
+    device: torch.device,
+) -> list[dict[str, torch.Tensor]]:
+    """The metrics of some pairs, decoded as they come, and with the known pixels pasted back in every way."""
     given = (task.latent, pairs.image, pairs.mask, task.reference)
     latent, image, mask, reference = (tensor[chosen].to(device) for tensor in given)
     with torch.no_grad():
         image_hat = decode(latent, image, mask).clamp(-1, 1)
-    results = (image_hat, paste_hard(image, image_hat, mask))
-    first, second = (measure(reference, result, mask, features) for result in results)
-    return {k: v.cpu() for k, v in first.items()}, {k: v.cpu() for k, v in second.items()}
+    results = [image_hat, *(paste(image, image_hat, mask) for paste in pastes.values())]
+    measured = [measure(reference, result, mask, features) for result in results]
+    return [{metric: value.cpu() for metric, value in values.items()} for values in measured]
+
+
+@torch.no_grad()
+def store_results(
+    decoders: dict[str, Decode], task: Task, pairs: Pairs, variants: list[str], chosen: list[int], folder: Path
+) -> None:
+    """Write some results as pictures, 8 bits a channel, so that their metrics can be computed again: PAIR_VARIANT.png,
+    and the reference and the mask as PAIR_reference.png and PAIR_mask.png.
+
+    Args:
+        decoders: From `read_decoders`.
+        task: The latents of one source.
+        pairs: Images and masks.
+        variants: Decoders; a name that ends in `_paste_hard` is pasted back.
+        chosen: Which of the pairs.
+        folder: Where to.
+    """
+    for i in chosen:
+        latent, image, mask = task.latent[i : i + 1], pairs.image[i : i + 1], pairs.mask[i : i + 1]
+        pictures = {"reference": task.reference[i], "mask": 2 * mask[0].expand(3, -1, -1) - 1}
+        for variant in variants:
+            name = variant.removesuffix("_paste_hard")
+            image_hat = decoders[name](latent, image, mask).clamp(-1, 1)
+            pictures[variant] = (image_hat if name == variant else paste_hard(image, image_hat, mask))[0]
+        for variant, picture in pictures.items():
+            with written(folder / f"{pairs.table['mask'].iloc[i]}_{variant}.png") as temporary:
+                pixels = metrics.to_uint8((picture + 1) / 2).permute(1, 2, 0).numpy()
+                Image.fromarray(pixels).save(temporary, format="png")
 
 
 @torch.no_grad()

@@ -108,14 +108,14 @@ def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
         columns[f"here, {source}"] = {
             row.variant: f"{_ratio(row.value)} [{_ratio(row.low)}, {_ratio(row.high)}]"
             for row in cells.itertuples()
-            if not row.variant.endswith("_paste_hard")
+            if "_paste_" not in row.variant
         }
     table = pd.DataFrame(columns).fillna({"paper": "not reported"}).fillna("not measured")
     return table.rename_axis("decoder").reset_index()
 
 
 def _ratio(value: float) -> str:
-    return f"1/{1 / value:.1f}" if value < 1 else f"{value:.2f}"
+    return "0" if value == 0 else f"1/{1 / value:.1f}" if value < 1 else f"{value:.2f}"
 
 
 def write_report(results: Path, profile: str) -> None:

@@ -1,11 +1,21 @@
 """The protocol: sources of the latent, and rows that a decoder's mistakes show up in."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from asymlib.data.images import Pairs
-from asymlib.evaluation.protocol import SOURCES, evaluate, make_tasks, other_photograph, read_decoders
+from asymlib.editing.compositing import PASTES
+from asymlib.evaluation.protocol import (
+    SOURCES,
+    evaluate,
+    make_tasks,
+    other_photograph,
+    read_decoders,
+    store_results,
+)
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.params import load_params
 
@@ -67,3 +77,25 @@ def _params_file():
     from asymlib.project import project_root
 
     return project_root() / "params.yaml"
+
+
+def test_vanilla_is_pasted_in_every_way_and_the_others_hard(pairs, tasks):
+    decoders = {name: lambda latent, image, mask: 0.5 * image for name in ("vanilla", "base")}
+    rows = evaluate(decoders, {"own": tasks["own"]}, pairs, 2, 0)
+    assert set(rows["variant"]) == {"vanilla", "base", "base_paste_hard", *(f"vanilla_{paste}" for paste in PASTES)}
+    error = rows[rows["metric"] == "pre_error"].groupby("variant")["value"].mean()
+    assert error["vanilla_paste_poisson"] == 0 < error["vanilla_paste_feathered"] < error["vanilla"]
+
+
+def test_stored_results_are_the_pictures_that_were_measured(pairs, tasks, tmp_path):
+    """Breaks when a picture is stored under another's name, truncated, or not pasted."""
+    decoders = {"base": lambda latent, image, mask: 0.5 * image}
+    store_results(decoders, tasks["own"], pairs, ["base", "base_paste_hard"], [1, 3], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 8
+    read = {
+        name: np.asarray(Image.open(tmp_path / f"b_{name}.png")) for name in ("reference", "mask", "base_paste_hard")
+    }
+    reference = ((pairs.image[1] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    known = read["mask"] == 0
+    assert (read["reference"] == reference).all() and known.mean() == 1 - pairs.mask[1].mean()
+    assert (read["base_paste_hard"] == reference)[known].all() and not (read["base_paste_hard"] == reference).all()

@@ -4,7 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asymlib.evaluation.tables import COLUMNS, compare, comparisons, read_table, summarise, wide_table, write_table
+from asymlib.evaluation.tables import (
+    COLUMNS,
+    compare,
+    comparisons,
+    read_rows,
+    read_table,
+    summarise,
+    wide_table,
+    write_rows,
+    write_table,
+)
 
 
 def rows_of(values: dict[str, np.ndarray], photographs: list[str]) -> pd.DataFrame:
@@ -79,3 +89,13 @@ def test_a_table_keeps_counts_whole_and_fractions_to_six_digits(tmp_path):
     """Breaks when a number of parameters is rounded, or an exact PSNR (infinite) cannot be written."""
     write_table(pd.DataFrame({"value": [1_743_795.0, 1 / 3, float("inf")]}), tmp_path / "new" / "a.csv")
     assert (tmp_path / "new" / "a.csv").read_text().splitlines() == ["value", "1743795", "0.333333", "inf"]
+
+
+def test_rows_come_back_from_a_file_with_six_digits(tmp_path):
+    """Breaks when a metric that a variant does not have becomes a row, or an infinite value is lost."""
+    keys = {"mask_kind": "box", "stratum": "photograph", "photograph": "a", "pair": "p", "seed": 0, "source": "own"}
+    values = [("v", "pre_error", 0.123456789), ("v", "psnr_kept", float("inf")), ("w", "pre_error", 2.0)]
+    rows = pd.DataFrame([{**keys, "variant": v, "metric": m, "value": x} for v, m, x in values])
+    write_rows(rows, tmp_path / "rows.csv")
+    back = read_rows(tmp_path / "rows.csv").set_index(["variant", "metric"])["value"]
+    assert back.to_dict() == {("v", "pre_error"): 0.123457, ("v", "psnr_kept"): float("inf"), ("w", "pre_error"): 2.0}
