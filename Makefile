@@ -2,11 +2,13 @@
 # make test    unit and property tests, the smoke pipeline, and every notebook
 # make lab     open the notebooks in JupyterLab
 # make lint    check the code's and the notebooks' format
+# make verify  compute the committed results again: LEVEL=tables (seconds), metrics (stored pictures), all (retrains)
 # make readme  rewrite the README's tables from results/ and its data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
 
 PROFILE ?= default
 STAGE ?=
+LEVEL ?= tables
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # The name of the stamp carries the requirements' checksum, so that a fresh clone's file times rebuild nothing.
@@ -14,7 +16,7 @@ STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum |
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lab lint readme
+.PHONY: repro test lab lint verify readme
 
 repro: $(STAMP)
 	python -m asymlib.profiles $(PROFILE) $(STAGE)
@@ -28,6 +30,9 @@ lab: $(STAMP)
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .
+
+verify: $(STAMP)
+	python -m asymlib.evaluation.verify $(LEVEL) --profile $(PROFILE)
 
 readme: $(STAMP)
 	python -m asymlib.evaluation.report

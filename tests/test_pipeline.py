@@ -8,12 +8,16 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from asymlib.evaluation import verify
 from asymlib.evaluation.tables import COLUMNS
 from asymlib.notebooks import defaults
+from asymlib.params import load_params
 from asymlib.profiles import copy_tree, run_profile
 from asymlib.project import project_root
 
@@ -103,7 +107,7 @@ def smoke():
 
 
 def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
-    for name in ("reconstruction", "inpainting", "generation", "local_editing", "width", "condition"):
+    for name in ("reconstruction", "inpainting", "generation", "local_editing", "width", "condition", "retouch"):
         assert list(pd.read_csv(ROOT / "results" / "smoke" / "tables" / f"{name}.csv").columns) == COLUMNS
     inpainting = pd.read_csv(ROOT / "results" / "smoke" / "tables" / "inpainting.csv")
     assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
@@ -113,7 +117,32 @@ def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
     pasted = inpainting[(inpainting["variant"] == "vanilla_paste_hard") & (inpainting["metric"] == "pre_error")]
     assert (pasted["value"] == 0).all()
     report = (ROOT / "results" / "smoke" / "report.html").read_text()
-    assert report.count("data:image/png") == 9 and "1/190" in report
+    assert report.count("data:image/png") == 10 and "1/190" in report
+
+
+def test_results_verify_and_a_planted_difference_is_named(smoke, tmp_path, capsys):
+    """Breaks when a level of `make verify` compares nothing, or passes what was changed by hand."""
+    results, params = tmp_path / "smoke", load_params("smoke")
+    shutil.copytree(ROOT / "results" / "smoke", results)
+    checks = {
+        "tables": lambda: verify.verify_tables(results, params),
+        "metrics": lambda: verify.verify_metrics(results),
+        "all": lambda: verify.compare_results(results, ROOT / "results" / "smoke"),
+    }
+    for check in checks.values():
+        cells = list(check())
+        assert len(cells) > 50 and verify.report(iter(cells)) == 0
+
+    inpainting = pd.read_csv(results / "tables" / "inpainting.csv")
+    inpainting.loc[7, "value"] *= 1.001
+    inpainting.to_csv(results / "tables" / "inpainting.csv", index=False)
+    picture = sorted((results / "images").glob("*_base.png"))[0]
+    pixels = np.array(Image.open(picture))
+    Image.fromarray(255 - pixels).save(picture)
+    for level, name in (("tables", "inpainting.csv"), ("metrics", picture.name), ("all", "inpainting.csv")):
+        capsys.readouterr()
+        assert verify.report(checks[level]()) > 0
+        assert name in capsys.readouterr().out.split("different\n", 1)[1]
 
 
 def test_a_second_run_has_nothing_to_do_and_a_repeated_one_gives_the_same_tables(smoke):

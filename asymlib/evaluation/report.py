@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
+from asymlib.evaluation.claims import claims_for_reading
 from asymlib.evaluation.paper import INPAINTING, TEXT_TO_IMAGE
 from asymlib.evaluation.tables import read_table, wide_table
 from asymlib.project import project_root, written
@@ -38,6 +39,7 @@ FIGURES = {
     "inpainting": "Photographs that were never trained on, with the hole filled by a small diffusion model",
     "preservation": "Error of the known pixels, own latents",
     "condition": "Training with and without the branch",
+    "retouch": "Training of the paper's base decoder and of ours, whose pre_error is 0",
     "width": "The hole, by width of the decoder",
     "generation": "Generated from a prompt, without a mask: the same latents, decoded by each decoder",
     "local_editing": "Local edits: by a word, where the model found the region, and by an example",
@@ -57,6 +59,11 @@ profile <code>{{ profile }}</code>. Trained at commit {{ commits }}, seed {{ see
 pairs of image and mask, with 95 % intervals that resample whole photographs; <code>pre_error</code> is in units of
 1e-5.</p>
 {{ figures["tour"] }}
+<h2>What holds</h2>
+<p>A claim holds where the whole interval lies on its side of a bound, does not hold where all of it lies on the
+other, and is open otherwise.</p>
+<h3>The paper's claims</h3>{{ claims_paper }}
+<h3>Ours</h3>{{ claims_ours }}
 <h2>Beside the paper</h2>
 <p>pre_error as a ratio to the vanilla decoder's. Absolute values cannot be compared, ratios can; the paper's decoders
 were trained for days on a million pictures.</p>
@@ -86,6 +93,8 @@ MS-COCO.</p>
 {{ figures["width"] }}
 <h2>The branch, over training</h2>
 {{ figures["condition"] }}
+<h2>Our own decoder, over training</h2>
+{{ figures["retouch"] }}
 <h2>The diffusion model</h2>
 {{ figures["inpainter"] }}
 </body></html>
@@ -120,9 +129,8 @@ def _ratio(value: float) -> str:
 
 def write_report(results: Path, profile: str) -> None:
     """Write report.html into a profile's results, pictures included, so that the file can be sent by itself."""
-    inpainting, width, editing = (
-        read_table(results / "tables" / f"{name}.csv") for name in ("inpainting", "width", "local_editing")
-    )
+    names = ("inpainting", "width", "local_editing", "claims")
+    inpainting, width, editing, claims = (read_table(results / "tables" / f"{name}.csv") for name in names)
     stratum = inpainting["stratum"].iloc[0]
     records = [json.loads(path.read_text()) for path in sorted((results / "provenance").glob("*.json"))]
     strata = {
@@ -141,6 +149,8 @@ def write_report(results: Path, profile: str) -> None:
             commits=", ".join(sorted({r["commit"] for r in records})),
             seeds=", ".join(sorted({str(r["seed"]) for r in records})),
             paper=_html(compare_with_paper(inpainting, stratum)),
+            claims_paper=_html(claims_for_reading(claims, "paper")),
+            claims_ours=_html(claims_for_reading(claims, "ours")),
             stratum=stratum,
             editing={
                 source: _html(wide_table(editing, EDITING_COLUMNS, source=source, stratum=stratum, mask_kind="all"))
@@ -187,13 +197,19 @@ def readme_tables(results: Path, profile: str) -> str:
     return "\n\n".join(parts)
 
 
+def readme_claims(results: Path, profile: str) -> str:
+    """The claims of a profile for the README, as Markdown."""
+    table = read_table(results / profile / "tables" / "claims.csv")
+    parts = [f"The paper's claims, under `{profile}`:", markdown(claims_for_reading(table, "paper"))]
+    return "\n\n".join([*parts, "Ours:", markdown(claims_for_reading(table, "ours"))])
+
+
 def update_readme(root: Path) -> None:
-    """Rewrite what stands between `<!-- results: PROFILE -->` and `<!-- end -->` in README.md from results/."""
-    readme = root / "README.md"
-    pattern = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    readme.write_text(
-        pattern.sub(lambda m: f"{m[1]}{readme_tables(root / 'results', m[2])}\n{m[3]}", readme.read_text())
-    )
+    """Rewrite what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE -->` and `<!-- end -->`."""
+    readme, write = root / "README.md", {"results": readme_tables, "claims": readme_claims}
+    pattern = re.compile(r"(<!-- (results|claims): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    filled = pattern.sub(lambda m: f"{m[1]}{write[m[2]](root / 'results', m[3])}\n{m[4]}", readme.read_text())
+    readme.write_text(filled)
 
 
 def _figure(path: Path, caption: str) -> str:
