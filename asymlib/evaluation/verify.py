@@ -24,10 +24,10 @@ from asymlib.params import Profile, load_params
 from asymlib.project import project_root
 
 DIGITS = 2e-6  # relative: values are stored with six significant digits
-# What rounding a picture to 8 bits, half a level a pixel at most, can change in a metric of the unrounded one; 0 for
-# metrics that are defined on rounded pictures.
+# What rounding a picture to 8 bits, half a level a pixel at most, can change in a metric of the unrounded one; nothing
+# where the metric is defined on the rounded one, but for the last digit of a float.
 ROUNDING = {
-    "pre_error_uint8": 0.0,
+    "pre_error_uint8": 1e-12,
     "max_abs_uint8": 0.0,
     "changed_pixels": 0.0,
     "ring_l1_2": 0.5,
