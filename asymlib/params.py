@@ -156,11 +156,15 @@ class Repository(Section):
 
 
 class Hub(Section):
-    """The pipelines that take the place of the small diffusion model."""
+    """The pipelines that take the place of the small diffusion model, and how a hole is filled that is asked for
+    nothing."""
 
     inpainting: Repository
     text_to_image: Repository
     by_example: Repository
+    prompt: str
+    guidance_scale: float
+    eta: float = Field(ge=0, le=1)
 
 
 class Inpainter(Section):

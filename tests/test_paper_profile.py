@@ -44,8 +44,8 @@ def shrink(content, hub):
     for key, value in {"steps": 2, "batch": 2, "warmup": 1, "validate_every": 1, "discriminator_width": 4}.items():
         training[key] = dict.fromkeys(training["steps"], value)
     training["gan_start"]["others"] = 1
-    for task, where in paper["inpainter"]["hub"].items():
-        where |= {"repository": str(hub / task), "revision": None}
+    for task in ("inpainting", "text_to_image", "by_example"):
+        paper["inpainter"]["hub"][task] = {"repository": str(hub / task), "revision": None}
     paper["inpainter"]["sampling_steps"] = 2
     paper["generation"] |= {"captions": str(hub / "captions.json"), "real": str(hub / "imagenet")}
     paper["generation"] |= {"size": 64, "samples": 4, "subsets": 2, "subset_size": 3}

@@ -5,13 +5,14 @@ import re
 import pytest
 
 from asymlib.evaluation.plan import plan_text
-from asymlib.evaluation.report import readme_tables
+from asymlib.evaluation.report import readme_claims, readme_tables
 from asymlib.params import load_params
 from asymlib.project import project_root
 
 ROOT = project_root()
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"<!-- results: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+CLAIMS = re.search(r"<!-- claims: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
 
 
 def test_the_readme_has_tables():
@@ -22,6 +23,10 @@ def test_the_readme_has_tables():
 def test_the_readme_s_tables_are_those_of_the_results(profile, text):
     """Breaks when a number is typed, or results change and the README does not (`make readme`)."""
     assert text == readme_tables(ROOT / "results", profile)
+
+
+def test_the_readme_s_claims_are_those_of_the_results():
+    assert CLAIMS[2] == readme_claims(ROOT / "results", CLAIMS[1])
 
 
 def test_the_data_plan_is_counted_not_typed():

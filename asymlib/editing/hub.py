@@ -44,12 +44,12 @@ class HubDiffusion:
     """Pipelines of the hub, on one first stage; each is fetched when it is first needed.
 
     Args:
-        hub: The `inpainter.hub` section of params.yaml, {task: {repository, revision}}; DiffEdit has the weights of
-            text-to-image.
+        hub: The `inpainter.hub` section of params.yaml: {repository, revision} of each task, of which DiffEdit has that
+            of text-to-image, and how a hole is filled that is asked for nothing.
         first_stage: The autoencoder whose latents they work on. It takes the place of their own.
     """
 
-    def __init__(self, hub: dict[str, dict], first_stage) -> None:
+    def __init__(self, hub: dict, first_stage) -> None:
         self.hub, self.first_stage = hub, first_stage
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.pipeline = cache(self._fetch)
@@ -81,7 +81,7 @@ class HubDiffusion:
     ) -> torch.Tensor:
         """Fill holes; where the mask is full, generate. Arguments and result are those of `LatentInpainter.sample`.
 
-        The paper's inpainting is not told what to put there: without a prompt the text is empty, and no guidance.
+        A hole that is asked for nothing gets `hub`'s own prompt, guidance and eta, as in the official script.
         """
         latents = []
         for i in range(len(mask)):
@@ -92,6 +92,8 @@ class HubDiffusion:
             if mask[i].min() == 1:
                 latents.append(self.pipeline("text_to_image")(**call)[0])
                 continue
+            if text is None:
+                call |= {name: self.hub[name] for name in ("prompt", "guidance_scale", "eta")}
             known = masked_latent[i : i + 1] * self.first_stage.config.scaling_factor
             nothing = torch.zeros(1, 3, height, width)  # the pipeline reads it only where no latent is given
             latents.append(
@@ -194,8 +196,9 @@ class HubDiffusion:
             pipe = PaintByExamplePipeline(vae=self.first_stage, safety_checker=None, **parts)
         else:
             pipe = fetch(PIPELINES[task], **where, vae=self.first_stage, safety_checker=None)
-        if task == "by_prompt":
+        if task in ("inpainting", "by_prompt"):
             pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+        if task == "by_prompt":
             pipe.inverse_scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self.device)

@@ -72,7 +72,7 @@ CLAIMS = [
     Claim(
         "paper",
         "The 2x decoder costs only slightly more: 50 guided steps, at most a quarter",
-        "large_2x",
+        "large_2x_full_size",
         "whole_run_100",
         "all",
         bound=1.25,
@@ -81,7 +81,7 @@ CLAIMS = [
     Claim(
         "paper",
         "The 2x decoder costs only slightly more: 4 steps, at most a quarter",
-        "large_2x",
+        "large_2x_full_size",
         "whole_run_4",
         "all",
         bound=1.25,

@@ -188,8 +188,11 @@ def generation_table(results: Path, stratum: str) -> pd.DataFrame:
 def readme_tables(results: Path, profile: str) -> str:
     """The tables of the README for a profile, as Markdown."""
     inpainting, width = (read_table(results / profile / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
-    parts = [f"Profile `{profile}`, photographs never trained on, `own` latents:"]
-    parts.append(markdown(wide_table(inpainting, README_COLUMNS, source="own", stratum="photograph", mask_kind="all")))
+    parts = [f"Profile `{profile}`, photographs never trained on (every decoder was also measured with `paste_hard`):"]
+    for source in ("own", "inpainted"):
+        table = wide_table(inpainting, README_COLUMNS, source=source, stratum="photograph", mask_kind="all")
+        shown = ~table["variant"].str.contains("_paste_") | table["variant"].str.startswith("vanilla_paste")
+        parts += [f"`{source}` latents", markdown(table[shown])]
     parts.append("pre_error as a ratio to the vanilla decoder's, beside the paper's:")
     parts.append(markdown(compare_with_paper(inpainting, "photograph")))
     parts.append("What each decoder costs (the heavier ones start from nothing and are undertrained on this budget):")

@@ -17,7 +17,8 @@ def hub(tmp_path_factory, tiny_pipelines):
     """The section of params.yaml for pipelines in folders, and their autoencoder."""
     place = tmp_path_factory.mktemp("hub")
     tiny_pipelines.save_all(place)
-    return {task: {"repository": str(place / task), "revision": None} for task in tiny_pipelines.TASKS}
+    where = {task: {"repository": str(place / task), "revision": None} for task in tiny_pipelines.TASKS}
+    return where | {"prompt": "b", "guidance_scale": 4.0, "eta": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,14 @@ def test_a_hole_is_filled_as_the_pipeline_fills_it(diffusion, pictures):
     )[0]
     assert torch.allclose(latent[1:] * scale, expected, atol=1e-5)
     assert not torch.allclose(latent, diffusion.sample(known, 1 - mask, 2, 5, "a", guidance_scale=3.0), atol=1e-3)
+
+
+def test_a_hole_that_is_asked_for_nothing_gets_the_official_prompt(diffusion, pictures):
+    image, mask = pictures
+    known = encode(diffusion, (1 - mask) * image)
+    asked = diffusion.sample(known, mask, 2, 0, "b", guidance_scale=4.0)
+    assert torch.equal(diffusion.sample(known, mask, 2, 0), asked)
+    assert not torch.equal(diffusion.sample(known, mask, 2, 0, "a", guidance_scale=4.0), asked)
 
 
 def test_a_full_mask_generates_from_text(diffusion, monkeypatch):
