@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from asymlib.evaluation.report import markdown
 from asymlib.models.construction import SCALES
 from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.params import Profile, load_params
+from asymlib.params import DecoderRow, Profile, Training, load_params
 from asymlib.project import project_root
 from asymlib.training.losses import PatchDiscriminator, generator_loss, hinge_loss, reconstruction_loss
 
@@ -27,32 +27,36 @@ FULL_BLOCKS = {
 }  # of Stable Diffusion's decoder and of the official wider ones
 
 
-def step_gmac(scale: str, branch: bool, size: int) -> tuple[float, float]:
+def step_gmac(row: DecoderRow, settings: Training, size: int) -> tuple[float, float]:
     """GMAC of one training step for one image at full size, before and after the GAN has started.
 
-    Counts the encoder, the decoder forward and backward, LPIPS (VGG16) and, after the start, the discriminator.
+    Counts the encoder, the decoder forward and, where it is trained, backward, LPIPS (VGG16) where it is in the loss,
+    and, after the start, the discriminator.
 
     Args:
-        scale: `base`, `large_1.5x` or `large_2x`.
-        branch: Whether the decoder has a condition branch.
+        row: The decoder.
+        settings: Its training.
         size: Side of the crops in pixels.
     """
-    c = int(128 * SCALES[scale][0])
+    c = int(128 * SCALES[row.scale][0])
     counts = []
     for adversarial in (False, True):
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
             vqgan = AsymmetricVQGAN(
                 up_block_out_channels=(c, 2 * c, 4 * c, 4 * c),
-                layers_per_up_block=FULL_BLOCKS[scale] - 1,
-                branch=branch,
+                layers_per_up_block=FULL_BLOCKS[row.scale] - 1,
+                branch=row.branch,
+                condition=row.condition,
             )
+            for parameter in vqgan.branch_and_trunk()["trunk"]:
+                parameter.requires_grad_(not row.inherit or settings.lr_inherited > 0)
             lpips = LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False).to("meta").requires_grad_(False)
             discriminator = PatchDiscriminator()
             image, mask = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size)
             with torch.no_grad():
                 latent = vqgan.quant_conv(vqgan.encoder(image)).chunk(2, dim=1)[0]
             image_hat = vqgan.decoder(vqgan.post_quant_conv(latent), image, mask)
-            loss = reconstruction_loss(image_hat, image, lpips, 1.0)
+            loss = reconstruction_loss(image_hat, image, lpips, settings.perceptual_weight)
             if adversarial:
                 loss = loss + generator_loss(discriminator(image_hat))
             loss.backward()
@@ -75,7 +79,7 @@ def training_plan(params: Profile, tflops: float = TFLOPS, price: float = PRICE)
         if row.first_stage != "first_stage":
             continue  # the small bundled one
         settings = params.training[name]
-        before, after = step_gmac(row.scale, row.branch, params.stream.size)
+        before, after = step_gmac(row, settings, params.stream.size)
         start = settings.steps if settings.gan_start is None else min(settings.gan_start, settings.steps)
         gmac = settings.batch * (start * before + (settings.steps - start) * after)
         hours = 2e9 * gmac / (tflops * 1e12) / 3600
