@@ -25,7 +25,7 @@ from asymlib.project import project_root
 
 DIGITS = 2e-6  # relative: values are stored with six significant digits
 # What may differ between a stored picture, decoded alone and rounded to 8 bits, and the row, decoded in a batch: the
-# last bits of a float put a pixel on the other side of a rounding, and rounding moves every pixel by up to half a level.
+# last bits of a float put a pixel on the other side of a rounding, and rounding moves a pixel by up to half a level.
 ROUNDING = {
     "pre_error_uint8": 1e-6,
     "max_abs_uint8": 1.0,
