@@ -16,13 +16,13 @@ class Section(BaseModel):
 
 
 class DecoderRow(Section):
-    """A variant of the decoder: a row, not a class."""
+    """A variant of the decoder: a row, not a class. `scale` is a name of `SCALES`, or factors on width and depth."""
 
-    scale: Literal["base", "large_1.5x", "large_2x"]
+    scale: Literal["base", "large_1.5x", "large_2x"] | tuple[float, float]
     branch: bool
-    inherit: bool
+    inherit: bool | Literal["widen"]
     first_stage: Literal["first_stage", "first_stage_vq"] = "first_stage"
-    condition: dict | None = None  # the arguments of `asymlib.models.decoder.Condition` that differ from the paper's
+    condition: dict | None = None  # the arguments of `asymlib.models.condition.Condition` that differ from the paper's
 
 
 class Images(Section):
@@ -198,6 +198,25 @@ class LocalEditing(Section):
     example_guidance: float
 
 
+class AblationRow(DecoderRow):
+    """A short run: where it differs from base, and from the runs' common training."""
+
+    scale: Literal["base", "large_1.5x", "large_2x"] | tuple[float, float] = "base"
+    branch: bool = True
+    inherit: bool | Literal["widen"] = True
+    training: dict = {}
+
+
+class Ablations(Section):
+    """Short runs of `asymlib.ablations`; `profile` has the first stage, latents and pictures, `training` what differs
+    from its training of base."""
+
+    profile: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    training: dict
+    rows: dict[str, AblationRow]
+
+
 class Evaluation(Section):
     bootstrap: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -279,13 +298,34 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     try:
         params = Profile(name=profile, decoders=content["decoders"], **section)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(
-            f"params.yaml, profile {profile}, {where}: got {first['input']!r}, expected: {first['msg']}"
-        ) from None
+        raise ValueError(f"params.yaml, profile {profile}, {_first_mistake(error)}") from None
     torch.set_num_threads(params.threads)
     return params
+
+
+def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
+    """Read the `ablations` section of params.yaml.
+
+    Returns:
+        The section, and its profile, whose `decoders` and `training` are those of the ablations' rows.
+
+    Raises:
+        ValueError: As `load_params`.
+    """
+    path = path or project_root() / "params.yaml"
+    try:
+        ablations = Ablations(**yaml.safe_load(path.read_text())["ablations"])
+        profile = load_params(ablations.profile, path)
+        base = profile.training["base"].model_dump() | ablations.training
+        training = {name: Training(**base | row.training) for name, row in ablations.rows.items()}
+    except ValidationError as error:
+        raise ValueError(f"params.yaml, ablations, {_first_mistake(error)}") from None
+    return ablations, profile.model_copy(update={"decoders": ablations.rows, "training": training})
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: got {first['input']!r}, expected: {first['msg']}"
 
 
 def _training_by_decoder(training: dict) -> dict[str, dict]:

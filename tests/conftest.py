@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 from asymlib.data.latents import cache_crops
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
@@ -34,23 +36,36 @@ def crops(first_stage):
     return cache_crops(first_stage, images, crop=32, crops_per_image=2, seed=0)
 
 
-def copy_project(target: Path) -> Path:
-    """The project's files, as they are now, in a git repository of their own: what a user has after cloning."""
-    root = project_root()
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, check=True)
-    for file in listed.stdout.decode().strip("\0").split("\0"):
-        if not file.startswith("results/") and (root / file).is_file():
-            (target / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / file, target / file)
-    subprocess.run(["git", "init", "-q"], cwd=target, check=True)
-    return target
+@pytest.fixture(scope="session")
+def photographs():
+    """Write a number of cuttings of packaged photographs, 140 px, into a new folder."""
+
+    def write(folder: Path, count: int) -> None:
+        folder.mkdir(parents=True)
+        for i in range(count):
+            left, top = 15 * i % 200, 10 * i % 150
+            picture = (data.astronaut(), data.coffee(), data.chelsea()[:, :420])[i % 3]
+            Image.fromarray(picture).crop((left, top, left + 140, top + 140)).save(folder / f"{i:02d}.png")
+
+    return write
 
 
 @pytest.fixture(scope="session")
 def fresh_project():
-    """`copy_project`, for tests that run the project as a user does."""
-    return copy_project
+    """Copy the project's files, as they are now, into a git repository of their own: what a user has after cloning."""
+
+    def copy(target: Path) -> Path:
+        root = project_root()
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=root, capture_output=True, check=True)
+        for file in listed.stdout.decode().strip("\0").split("\0"):
+            if not file.startswith("results/") and (root / file).is_file():
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / file, target / file)
+        subprocess.run(["git", "init", "-q"], cwd=target, check=True)
+        return target
+
+    return copy
 
 
 @pytest.fixture(scope="session")

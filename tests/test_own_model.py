@@ -20,20 +20,14 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, tiny_pipelines, fresh_project):
+def project(tmp_path_factory, tiny_pipelines, fresh_project, photographs):
     """A copy of the project with the README's profile, and beside it a pipeline, its autoencoder and photographs."""
     place = tmp_path_factory.mktemp("own")
     fresh_project(place / "project")
     pipe = tiny_pipelines.stable_diffusion_inpaint()
     pipe.save_pretrained(place / "my_pipeline")
     pipe.vae.save_pretrained(place / "my_vae")
-    (place / "my_photographs").mkdir()
-    for i in range(22):
-        left, top = 15 * i, 10 * i
-        picture = (data.astronaut(), data.coffee(), data.chelsea()[:, :420])[i % 3]
-        Image.fromarray(picture).crop((left, top % 150, left + 140, top % 150 + 140)).save(
-            place / "my_photographs" / f"{i:02d}.png"
-        )
+    photographs(place / "my_photographs", 22)
     Image.fromarray(data.astronaut()).resize((70, 50)).save(place / "photo.png")
     mask = Image.new("L", (70, 50))
     mask.paste(255, (20, 10, 50, 40))

@@ -12,20 +12,10 @@ import sys
 import pytest
 import torch
 import yaml
-from PIL import Image
-from skimage import data
 from torchvision.models import vgg16
 
 from asymlib.evaluation.tables import read_table
 from asymlib.models.features import VGG_WEIGHTS
-
-
-def photographs(folder, count):
-    folder.mkdir(parents=True)
-    for i in range(count):
-        left, top = 15 * i % 200, 10 * i % 150
-        picture = (data.astronaut(), data.coffee(), data.chelsea()[:, :420])[i % 3]
-        Image.fromarray(picture).crop((left, top, left + 140, top + 140)).save(folder / f"{i:02d}.jpg")
 
 
 def shrink(content, hub):
@@ -55,7 +45,7 @@ def shrink(content, hub):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory, tiny_pipelines):
+def hub(tmp_path_factory, tiny_pipelines, photographs):
     """What the profile would fetch."""
     hub = tmp_path_factory.mktemp("hub")
     tiny_pipelines.save_all(hub)

@@ -1,9 +1,11 @@
 """Cached latents: the frozen encoder runs once per crop, not once per training step."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from asymlib.data.images import to_tensor
 
@@ -32,6 +34,21 @@ class Crops(NamedTuple):
     image: torch.Tensor
     moments: torch.Tensor
     edits: Edits | None = None
+
+
+def swap_holes(
+    image: torch.Tensor, latent: torch.Tensor, hole: torch.Tensor, other: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give holes the content of other images, in pixels and latent cells.
+
+    Args:
+        image: (N, 3, H, W).
+        latent: (N, C, h, w).
+        hole: (N, 1, H, W), 1 where the content is swapped; a cell follows its top-left pixel.
+        other: For each image, the index of the one whose content it gets.
+    """
+    cells = interpolate(hole, size=latent.shape[-2:], mode="nearest")
+    return torch.where(hole > 0, image[other], image), torch.where(cells > 0, latent[other], latent)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetsError
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from asymlib.data.fetching import fetching
 from asymlib.data.images import to_tensor
 from asymlib.data.masks import training_masks
 from asymlib.data.photographs import SUFFIXES, UNREADABLE, read_photograph
@@ -157,14 +158,9 @@ def open_dataset(name: str, revision: str | None) -> IterableDataset:
         FileNotFoundError: It cannot be had; the message says what may be the matter.
         ValueError: It has no column `image`.
     """
-    try:
+    expected = "an existing dataset and revision, a network, and for a gated dataset `hf auth login`"
+    with fetching("dataset", name, revision, expected, (DatasetsError, OSError, ValueError)):
         dataset = load_dataset(name, revision=revision, split="train", streaming=True)
-    except (DatasetsError, ConnectionError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise FileNotFoundError(
-            f"dataset: got {name!r} at revision {revision!r}, which cannot be read ({reason}); expected an existing "
-            "dataset and revision, a network, and for a gated dataset `hf auth login`"
-        ) from error
     if "image" not in (dataset.column_names or []):
         raise ValueError(f"dataset: got {name!r} with the columns {dataset.column_names}, expected one named 'image'")
     return dataset.cast_column("image", Image(decode=False))

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
 from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch.nn.functional import max_pool2d
 from torchvision.transforms.functional import gaussian_blur
 
 from asymlib.data.images import to_tensor
+from asymlib.editing.inpainting import to_picture
 
 
 def paste_hard(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -106,8 +106,9 @@ def paste_overlay(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tens
     It works on 8-bit pictures. With a mask of 0 and 1 it is `paste_hard` after rounding; known pixels are exact where
     the image is on the 8-bit grid. A soft mask, on which it cross-fades, is rounded to 8 bits as well.
     """
-    overlay, parts = VaeImageProcessor().apply_overlay, zip(image, image_hat, mask.float(), strict=True)
-    pasted = [overlay(_picture(m[0] * 2 - 1), _picture(x), _picture(y)) for x, y, m in parts]
+    holes = (mask.float() * 2 - 1).expand_as(image)
+    parts = (map(to_picture, tensor.split(1)) for tensor in (holes, image, image_hat))
+    pasted = [VaeImageProcessor().apply_overlay(*pictures) for pictures in zip(*parts, strict=True)]
     return to_tensor(np.stack([np.asarray(picture) for picture in pasted])).to(image)
 
 
@@ -125,12 +126,6 @@ def _arrays(*tensors: torch.Tensor) -> Iterator[list[np.ndarray]]:
 
 def _tensor(arrays: list[np.ndarray], like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).movedim(-1, 1).to(like)
-
-
-def _picture(image: torch.Tensor) -> Image.Image:
-    """A picture of (3, H, W) or (H, W) in [-1, 1], rounded to 8 bits."""
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
-    return Image.fromarray(pixels.movedim(0, -1).numpy() if pixels.ndim == 3 else pixels.numpy())
 
 
 def _blend_pyramids(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, levels: int) -> np.ndarray:

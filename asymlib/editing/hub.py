@@ -24,7 +24,9 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from transformers import CLIPImageProcessor
 
-from asymlib.models.inpainter import LatentInpainter
+from asymlib.data.fetching import fetching
+from asymlib.editing.inpainting import to_picture
+from asymlib.models.inpainter import LatentInpainter, generator_of
 from asymlib.project import written
 
 PIPELINES = {
@@ -128,7 +130,7 @@ class HubDiffusion:
             Latent (N, C, h, w), not scaled, and mask (N, 1, H, W).
         """
         pipe, latents, masks = self.pipeline("by_prompt"), [], []
-        for i, photo in enumerate(_pictures(image)):
+        for i, photo in enumerate(map(to_picture, image.split(1))):
             before, after = (p[i] if isinstance(p, list) else p for p in (source, target))
             call = self._common(steps, seed, i)
             common = {k: call[k] for k in ("num_inference_steps", "generator")}
@@ -175,15 +177,14 @@ class HubDiffusion:
             (N, C, h, w), not scaled.
         """
         pipe, latents, (height, width) = self.pipeline("by_example"), [], image.shape[-2:]
-        examples = _pictures(example.expand(len(image), -1, -1, -1))
-        for i, (photo, other) in enumerate(zip(_pictures(image), examples, strict=True)):
+        examples = map(to_picture, example.expand(len(image), -1, -1, -1).split(1))
+        for i, (photo, other) in enumerate(zip(map(to_picture, image.split(1)), examples, strict=True)):
             call = {"guidance_scale": guidance_scale, "height": height, "width": width} | self._common(steps, seed, i)
             latents.append(pipe(other, photo, to_pil_image(mask[i]), **call)[0])
         return self._unscaled(latents)
 
     def _common(self, steps: int, seed: int, i: int) -> dict:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
-        return {"num_inference_steps": steps, "generator": generator, "output_type": "latent"}
+        return {"num_inference_steps": steps, "generator": generator_of(seed, i), "output_type": "latent"}
 
     def _unscaled(self, latents: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([latent.cpu() for latent in latents]) / self.first_stage.config.scaling_factor
@@ -210,14 +211,9 @@ def fetch(kind: type, repository: str, revision: str | None, **parts):
     Raises:
         FileNotFoundError: It cannot be had; the message says what may be the matter.
     """
-    try:
+    expected = "an existing repository and revision, a network, and for a gated one `hf auth login`"
+    with fetching("pipeline", repository, revision, expected):
         return kind.from_pretrained(repository, revision=revision, **parts)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise FileNotFoundError(
-            f"pipeline: got {repository!r} at revision {revision!r}, which cannot be read ({reason}); expected an "
-            "existing repository and revision, a network, and for a gated one `hf auth login`"
-        ) from error
 
 
 def load_diffusion(folder: str | Path, first_stage) -> LatentInpainter | HubDiffusion:
@@ -229,8 +225,3 @@ def load_diffusion(folder: str | Path, first_stage) -> LatentInpainter | HubDiff
     """
     hub = Path(folder) / "hub.json"
     return HubDiffusion(json.loads(hub.read_text()), first_stage) if hub.is_file() else LatentInpainter.load(folder)
-
-
-def _pictures(image: torch.Tensor) -> list:
-    """RGB images of (N, 3, H, W) in [-1, 1], rounded to 8 bits."""
-    return [to_pil_image(((i.clamp(-1, 1) + 1) * 127.5).round().byte()) for i in image]

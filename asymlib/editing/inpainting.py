@@ -58,4 +58,4 @@ def to_cells(tensor: torch.Tensor, factor: int) -> torch.Tensor:
 def to_picture(image_hat: torch.Tensor) -> Image.Image:
     """RGB image of (1, 3, H, W) in [-1, 1], rounded to 8 bits."""
     pixels = ((image_hat[0].clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

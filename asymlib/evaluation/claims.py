@@ -165,13 +165,13 @@ def decide(results: Path, stratum: str, resamples: int, seed: int) -> pd.DataFra
     decided = []
     for claim in CLAIMS:
         estimate = (np.nan, np.nan, np.nan)
-        verdict = f"not tested here: {claim.untested}"
+        said = f"not tested here: {claim.untested}"
         if not claim.untested:
             found = _paired(rows, claim, resamples, seed) if claim.against else _cell(results, claim, stratum)
-            estimate, verdict = found or (estimate, f"not tested here: no such row in the table {claim.table}")
+            estimate, said = found or (estimate, f"not tested here: no such row in the table {claim.table}")
         metric = f"{claim.metric}_{claim.how}_to_{claim.against}" if claim.against else claim.metric
         where = (claim.table, claim.variant, claim.source, metric) if claim.variant else ("", "", "", "")
-        decided.append((claim.whose, claim.claim, *where, *estimate, verdict))
+        decided.append((claim.whose, claim.claim, *where, *estimate, said))
     return pd.DataFrame(decided, columns=COLUMNS)
 
 

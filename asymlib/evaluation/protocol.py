@@ -14,11 +14,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
-from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from asymlib.data.images import Pairs
-from asymlib.data.latents import encode_means
+from asymlib.data.latents import encode_means, swap_holes
 from asymlib.editing.compositing import PASTES, paste_hard
 from asymlib.evaluation import metrics
 from asymlib.models.decoder import load_vqgan
@@ -51,13 +50,8 @@ def make_tasks(
     """
     own = encode_means(first_stage, pairs.image)
     other = other_photograph(pairs.table["photograph"].tolist(), pairs.table["stratum"].tolist())
-    small = interpolate(pairs.mask, size=own.shape[-2:], mode="nearest")
-    tasks = {
-        "own": Task(own, pairs.image),
-        "swapped": Task(
-            torch.where(small.bool(), own[other], own), torch.where(pairs.mask.bool(), pairs.image[other], pairs.image)
-        ),
-    }
+    reference, swapped = swap_holes(pairs.image, own, pairs.mask, other)
+    tasks = {"own": Task(own, pairs.image), "swapped": Task(swapped, reference)}
     if inpainter is not None:
         tasks["inpainted"] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed), pairs.image)
     return tasks
@@ -178,10 +172,18 @@ def _measure_batch(
 
 @torch.no_grad()
 def store_results(
-    decoders: dict[str, Decode], task: Task, pairs: Pairs, variants: list[str], chosen: list[int], folder: Path
+    decoders: dict[str, Decode],
+    task: Task,
+    pairs: Pairs,
+    variants: list[str],
+    chosen: list[int],
+    batch: int,
+    folder: Path,
 ) -> None:
     """Write some results as pictures, 8 bits a channel, so that their metrics can be computed again: PAIR_VARIANT.png,
     and the reference and the mask as PAIR_reference.png and PAIR_mask.png.
+
+    They are decoded in the batches of `evaluate`: alone, the last bits of a float would be others.
 
     Args:
         decoders: From `read_decoders`.
@@ -189,15 +191,17 @@ def store_results(
         pairs: Images and masks.
         variants: Decoders; a name that ends in `_paste_hard` is pasted back.
         chosen: Which of the pairs.
+        batch: Images that `evaluate` decoded at a time.
         folder: Where to.
     """
     for i in chosen:
-        latent, image, mask = task.latent[i : i + 1], pairs.image[i : i + 1], pairs.mask[i : i + 1]
-        pictures = {"reference": task.reference[i], "mask": 2 * mask[0].expand(3, -1, -1) - 1}
+        start = i // batch * batch
+        latent, image, mask = (t[start : start + batch] for t in (task.latent, pairs.image, pairs.mask))
+        pictures = {"reference": task.reference[i], "mask": 2 * pairs.mask[i].expand(3, -1, -1) - 1}
         for variant in variants:
             name = variant.removesuffix("_paste_hard")
             image_hat = decoders[name](latent, image, mask).clamp(-1, 1)
-            pictures[variant] = (image_hat if name == variant else paste_hard(image, image_hat, mask))[0]
+            pictures[variant] = (image_hat if name == variant else paste_hard(image, image_hat, mask))[i - start]
         for variant, picture in pictures.items():
             with written(folder / f"{pairs.table['mask'].iloc[i]}_{variant}.png") as temporary:
                 pixels = metrics.to_uint8((picture + 1) / 2).permute(1, 2, 0).numpy()

@@ -113,8 +113,7 @@ def inpainting_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
     """
     own_stage = rows["variant"].str.startswith(("vanilla_vq", "base_vq"))
     vq = rows[own_stage].assign(variant=rows["variant"].str.replace("vanilla_vq", "vanilla"))
-    parts = (compared(part, "vanilla", resamples, seed) for part in (rows[~own_stage], vq))
-    first, second = parts
+    first, second = (compared(part, "vanilla", resamples, seed) for part in (rows[~own_stage], vq))
     return pd.concat([first, on_vq(second)], ignore_index=True)
 
 

@@ -13,6 +13,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 
+from asymlib.data.fetching import fetching
+
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderTiny": AutoencoderTiny}
 
 
@@ -147,16 +149,10 @@ def fetch_first_stage(repository: str, revision: str, subfolder: str, home: str 
     Raises:
         FileNotFoundError: It cannot be had; the message says what may be the matter.
     """
-    try:
+    with fetching("first stage", repository, revision, "an existing repository and revision, and a network"):
         where = {"revision": revision, "subfolder": subfolder}
         name = AutoencoderKL.load_config(repository, **where).get("_class_name")
         if name not in CLASSES:
             raise ValueError(f"it holds a {name}, not one of {', '.join(CLASSES)}")
         first_stage = CLASSES[name].from_pretrained(repository, **where)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise FileNotFoundError(
-            f"first stage: got {repository!r} at revision {revision!r}, which cannot be read ({reason}); expected an "
-            "existing repository and revision, and a network"
-        ) from error
     first_stage.save_pretrained(home)

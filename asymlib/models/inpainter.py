@@ -187,8 +187,12 @@ class LatentInpainter:
 
 def noise(count: int, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """(count, *shape) of unit variance; item i depends on (seed, i) alone."""
-    seeds = [seed * 1_000_003 + i for i in range(count)]
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    return torch.stack([torch.randn(shape, generator=generator_of(seed, i)) for i in range(count)])
+
+
+def generator_of(seed: int, i: int) -> torch.Generator:
+    """The randomness of item i, whatever the batch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + i)
 
 
 def latent_statistics(latent: torch.Tensor, region: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asymlib.data.images import to_tensor
-from asymlib.data.latents import Crops
+from asymlib.data.latents import Crops, swap_holes
 from asymlib.data.masks import training_masks
-from asymlib.models.condition import shrink_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.training.checkpoints import ResumeState
 from asymlib.training.distributed import (
@@ -73,7 +72,9 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
         mask = training_masks(settings.batch, crops.image.shape[-1], settings.full_mask_share, rng)
         image, latent = to_tensor(crops.image[chosen]), posterior.sample(generator)
         if settings.swapped_share:
-            image, latent = swap_holes(image, latent, mask, rng.random(settings.batch) < settings.swapped_share)
+            swapped = torch.from_numpy(rng.random(settings.batch) < settings.swapped_share)
+            following = torch.arange(settings.batch).roll(-1)
+            image, latent = swap_holes(image, latent, mask * swapped[:, None, None, None], following)
         if settings.inpainted_share:
             edited = torch.from_numpy(rng.random(settings.batch) < settings.inpainted_share)
             chosen = torch.from_numpy(rng.integers(0, len(crops.edits.image), int(edited.sum())))
@@ -81,22 +82,6 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
             latent[edited] = crops.edits.latent[chosen]
         yield image[own], latent[own], mask[own], posterior.kl().mean()
         step += 1
-
-
-def swap_holes(
-    image: torch.Tensor, latent: torch.Tensor, mask: torch.Tensor, chosen: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give some holes the content of the next image of the batch, in pixels and latent cells.
-
-    Args:
-        image: (N, 3, H, W).
-        latent: (N, C, h, w).
-        mask: (N, 1, H, W), 1 = hole.
-        chosen: (N,) bool.
-    """
-    hole = mask * torch.from_numpy(chosen).to(mask)[:, None, None, None]
-    cells = shrink_mask(hole, latent.shape[-2:])
-    return torch.where(hole > 0, image.roll(-1, 0), image), torch.where(cells > 0, latent.roll(-1, 0), latent)
 
 
 def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:

@@ -1,8 +1,6 @@
 """A decoder in diffusers' own pipelines, end to end: as `vae=`, and through `decode_with`."""
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,6 @@ from asymlib.editing.pipelines import decode_with
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.interchange import AsymmetricVAE
-
-_spec = importlib.util.spec_from_file_location("tiny_pipelines", Path(__file__).with_name("tiny_pipelines.py"))
-tiny_pipelines = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_pipelines)
 
 SIZE = (64, 48)  # width and height that the pipelines work at; the photo is a little larger where they resize it
 STEPS = {"num_inference_steps": 2}
@@ -54,7 +48,7 @@ class Case:
         return self.pipe(**pictures, **self.call | call, generator=seeded()).images
 
 
-def case_of(name: str) -> Case:
+def case_of(tiny_pipelines, name: str) -> Case:
     pipe = getattr(tiny_pipelines, name)()
     vqgan = asymmetric_vqgan(pipe.vae, 8, 2, branch=True, inherit=True, seed=0)
     photo = photograph(SIZE if name == "paint_by_example" else (70, 50))  # it alone does not resize
@@ -67,13 +61,13 @@ def case_of(name: str) -> Case:
 
 
 @pytest.fixture(scope="module", params=CALLS)
-def case(request):
-    return case_of(request.param)
+def case(request, tiny_pipelines):
+    return case_of(tiny_pipelines, request.param)
 
 
 @pytest.fixture(scope="module")
-def inpaint():
-    return case_of("stable_diffusion_inpaint")
+def inpaint(tiny_pipelines):
+    return case_of(tiny_pipelines, "stable_diffusion_inpaint")
 
 
 def seeded() -> torch.Generator:
@@ -184,7 +178,7 @@ def test_bad_pictures_are_one_clear_sentence(inpaint, change, message):
     ("flux_fill", "vqgan: got latent_channels 4, expected 16"),
     ("stable_diffusion_xl_inpaint", "vqgan: got scaling_factor 0.18215, expected 0.13025"),  # the same shape
 ])  # fmt: skip
-def test_a_decoder_for_another_latent_space_is_refused(inpaint, name, message):
+def test_a_decoder_for_another_latent_space_is_refused(tiny_pipelines, inpaint, name, message):
     pipe = getattr(tiny_pipelines, name)()
     with pytest.raises(ValueError, match=message):
         decode_with(inpaint.vqgan, pipe, inpaint.photo, inpaint.mask, **CALLS[name])

@@ -90,7 +90,7 @@ def test_vanilla_is_pasted_in_every_way_and_the_others_hard(pairs, tasks):
 def test_stored_results_are_the_pictures_that_were_measured(pairs, tasks, tmp_path):
     """Breaks when a picture is stored under another's name, truncated, or not pasted."""
     decoders = {"base": lambda latent, image, mask: 0.5 * image}
-    store_results(decoders, tasks["own"], pairs, ["base", "base_paste_hard"], [1, 3], tmp_path)
+    store_results(decoders, tasks["own"], pairs, ["base", "base_paste_hard"], [1, 3], 2, tmp_path)
     assert len(list(tmp_path.iterdir())) == 8
     read = {
         name: np.asarray(Image.open(tmp_path / f"b_{name}.png")) for name in ("reference", "mask", "base_paste_hard")
