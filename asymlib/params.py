@@ -199,19 +199,21 @@ class LocalEditing(Section):
 
 
 class AblationRow(DecoderRow):
-    """A short run: where it differs from base, and from the runs' common training."""
+    """A short run: where it differs from base, and from the runs' common training and seeds."""
 
     scale: Literal["base", "large_1.5x", "large_2x"] | tuple[float, float] = "base"
     branch: bool = True
     inherit: bool | Literal["widen"] = True
     training: dict = {}
+    seeds: tuple[int, ...] | None = None
 
 
 class Ablations(Section):
-    """Short runs of `asymlib.ablations`; `profile` has the first stage, latents and pictures, `training` what differs
-    from its training of base."""
+    """Short runs of `asymlib.ablations`; `profile` has the first stage, latents and pictures, of which every so many
+    are measured, and `training` is what differs from its training of base."""
 
     profile: str
+    every: int = Field(ge=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     training: dict
     rows: dict[str, AblationRow]

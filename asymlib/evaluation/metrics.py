@@ -72,16 +72,22 @@ def hole_psnr(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
 def hole_effnet_distance(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
     """`effnet_distance` of the hole's bounding crop (at least 32 px a side), with the reference pasted outside."""
     distances = []
-    for reference, result, mask in zip(x, y, m, strict=True):
+    for i, mask in enumerate(m):
         rows, columns = bounding_crop(mask, smallest=32)
-        pasted = torch.where(mask > 0, result, reference)
-        distances.append(features.distance(pasted[None, :, rows, columns], reference[None, :, rows, columns]))
-    return torch.cat(distances)
+        pasted = torch.where(mask > 0, y[..., i, :, :, :], x[i])[..., rows, columns]
+        distances.append(effnet_distance(x[i, None, :, rows, columns], pasted.unsqueeze(-4), features)[..., 0])
+    return torch.stack(distances, dim=-1)
 
 
 def effnet_distance(x: torch.Tensor, y: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
-    """Distance of EfficientNet-Lite0 features over the whole image; not LPIPS. See `EffNetFeatures.distance`."""
-    return features.distance(y, x)
+    """Distance of EfficientNet-Lite0 features over the whole image; not LPIPS. See `EffNetFeatures.distance`.
+
+    Like `hole_effnet_distance` it also takes several results (V, N, 3, H, W) and returns (V, N): the reference then
+    goes through the network once.
+    """
+    if y.ndim == 4:
+        return features.distance(y, x)
+    return torch.stack([features.distance(y[:, i], x[i, None]) for i in range(len(x))], dim=1)
 
 
 def max_abs_uint8(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -127,4 +133,6 @@ def _masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _dilate(region: torch.Tensor, pixels: int) -> torch.Tensor:
-    return max_pool2d(region, 2 * pixels + 1, stride=1, padding=pixels)
+    side = 2 * pixels + 1
+    rows = max_pool2d(region, (side, 1), stride=1, padding=(pixels, 0))
+    return max_pool2d(rows, (1, side), stride=1, padding=(0, pixels))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from asymlib.data.images import Pairs
 from asymlib.data.latents import encode_means, swap_holes
-from asymlib.editing.compositing import PASTES, paste_hard
+from asymlib.editing.compositing import paste_hard
 from asymlib.evaluation import metrics
 from asymlib.models.decoder import load_vqgan
 from asymlib.models.features import EffNetFeatures
@@ -27,6 +27,8 @@ from asymlib.project import written
 
 SOURCES = ("own", "swapped", "inpainted")
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Paste = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+HARD: dict[str, Paste] = {"paste_hard": paste_hard}
 
 
 class Task(NamedTuple):
@@ -115,10 +117,10 @@ def evaluate(
     pairs: Pairs,
     batch: int,
     seed: int,
+    pastes: dict[str, Paste] = HARD,
     accelerator: Accelerator | None = None,
 ) -> pd.DataFrame:
-    """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back:
-    vanilla's in every way of `PASTES`, the others' hard.
+    """Decode every task with every decoder and measure the result, as it comes and with the known pixels pasted back.
 
     Args:
         decoders: From `read_decoders`.
@@ -126,6 +128,7 @@ def evaluate(
         pairs: Images and masks.
         batch: Images that are decoded at a time.
         seed: For the rows.
+        pastes: The ways of pasting back by their names.
         accelerator: Shares the work between the processes of a launch, which all get the whole table. A process takes
             whole batches, so that the numbers are those of one process to the last digit.
 
@@ -137,37 +140,40 @@ def evaluate(
         process, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     features, parts = EffNetFeatures().to(device), []
     positions = torch.arange(len(pairs.image)).split(batch)
-    own = range(process, len(positions), processes)
-    for name, decode in tqdm(decoders.items(), desc="decoders", disable=process > 0):
-        pastes = PASTES if name == "vanilla" else {"paste_hard": paste_hard}
-        for source, task in tasks.items():
-            measured = [(i, _measure_batch(decode, pastes, task, pairs, positions[i], features, device)) for i in own]
-            if processes > 1:
-                measured = sorted(gather_object(measured), key=lambda part: part[0])
-            for variant, suffix in enumerate(["", *(f"_{paste}" for paste in pastes)]):
-                values = [part[variant] for _, part in measured]
-                whole = {metric: torch.cat([v[metric] for v in values]) for metric in values[0]}
-                parts.append(rows_of(whole, pairs, name + suffix, source, seed))
+    work = [(source, i) for source in tasks for i in range(process, len(positions), processes)]
+    measured = [
+        (source, i, _measure_batch(decoders, pastes, tasks[source], pairs, positions[i], features, device))
+        for source, i in tqdm(work, desc="batches", disable=process > 0)
+    ]
+    if processes > 1:
+        measured = sorted(gather_object(measured), key=lambda part: part[1])
+    for variant in (name + suffix for name in decoders for suffix in ["", *(f"_{paste}" for paste in pastes)]):
+        for source in tasks:
+            values = [of_variants[variant] for of, _, of_variants in measured if of == source]
+            whole = {metric: torch.cat([v[metric] for v in values]) for metric in values[0]}
+            parts.append(rows_of(whole, pairs, variant, source, seed))
     return pd.concat(parts, ignore_index=True)
 
 
+@torch.no_grad()
 def _measure_batch(
-    decode: Decode,
-    pastes: dict[str, Callable],
+    decoders: dict[str, Decode],
+    pastes: dict[str, Paste],
     task: Task,
     pairs: Pairs,
     chosen: torch.Tensor,
     features: EffNetFeatures,
     device: torch.device,
-) -> list[dict[str, torch.Tensor]]:
-    """The metrics of some pairs, decoded as they come, and with the known pixels pasted back in every way."""
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Variant -> metrics of some pairs. All variants are measured together: they have the references in common."""
     given = (task.latent, pairs.image, pairs.mask, task.reference)
     latent, image, mask, reference = (tensor[chosen].to(device) for tensor in given)
-    with torch.no_grad():
-        image_hat = decode(latent, image, mask).clamp(-1, 1)
-    results = [image_hat, *(paste(image, image_hat, mask) for paste in pastes.values())]
-    measured = [measure(reference, result, mask, features) for result in results]
-    return [{metric: value.cpu() for metric, value in values.items()} for values in measured]
+    results = {}
+    for name, decode in decoders.items():
+        results[name] = decode(latent, image, mask).clamp(-1, 1)
+        results |= {f"{name}_{paste}": put_back(image, results[name], mask) for paste, put_back in pastes.items()}
+    measured = measure(reference, torch.stack(list(results.values())), mask, features)
+    return {variant: {metric: v[i].cpu() for metric, v in measured.items()} for i, variant in enumerate(results)}
 
 
 @torch.no_grad()
@@ -216,16 +222,22 @@ def measure(
 
     Args:
         reference: (N, 3, H, W) in [-1, 1].
-        image_hat: (N, 3, H, W) in [-1, 1].
+        image_hat: (N, 3, H, W) in [-1, 1], or several results (V, N, 3, H, W).
         mask: (N, 1, H, W), 1 = hole.
         features: The feature network of the perceptual distances.
 
     Returns:
-        Metric name -> (N,).
+        Metric name -> (N,), or (V, N).
     """
     x, y = (reference + 1) / 2, (image_hat + 1) / 2
+    perceptual = {
+        "hole_effnet_distance": metrics.hole_effnet_distance(x, y, mask, features),
+        "effnet_distance": metrics.effnet_distance(x, y, features),
+    }
+    variants, shape = y.numel() // x.numel(), y.shape[:-3]
+    x, mask, y = x.repeat(variants, 1, 1, 1), mask.repeat(variants, 1, 1, 1), y.flatten(0, -4)
     saved = metrics.to_uint8(y).float() / 255
-    return {
+    values = {
         "pre_error": metrics.pre_error(x, y, mask),
         "pre_error_uint8": metrics.pre_error(x, saved, mask),
         "rounding_floor": metrics.rounding_floor(y, mask),
@@ -235,11 +247,10 @@ def measure(
         "ring_l1_4": metrics.ring_l1(x, y, mask, 4),
         "ring_l1_8": metrics.ring_l1(x, y, mask, 8),
         "hole_psnr": metrics.hole_psnr(x, y, mask),
-        "hole_effnet_distance": metrics.hole_effnet_distance(x, y, mask, features),
-        "effnet_distance": metrics.effnet_distance(x, y, features),
         "max_abs_uint8": metrics.max_abs_uint8(x, y, mask),
         "changed_pixels": metrics.changed_pixels(x, y, mask),
     }
+    return {metric: value.view(shape) for metric, value in values.items()} | perceptual
 
 
 def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source: str, seed: int) -> pd.DataFrame:

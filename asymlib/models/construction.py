@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.widening import widen_decoder
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def asymmetric_vqgan(
     width: int,
     blocks: int,
     branch: bool,
-    inherit: bool,
+    inherit: bool | str,
     seed: int,
     condition: dict | None = None,
 ) -> AsymmetricVQGAN:
@@ -33,7 +34,8 @@ def asymmetric_vqgan(
         width: Channels of the decoder at full resolution; the other levels keep the vanilla decoder's proportions.
         blocks: ResBlocks per decoder level.
         branch: Whether there is a condition branch.
-        inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch).
+        inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch): those
+            that fit, or with `widen` all of them, see `widen_decoder`.
         seed: Seed of the new weights.
         condition: Where the branch differs from the paper's, the arguments of `Condition`.
 
@@ -65,7 +67,9 @@ def asymmetric_vqgan(
         )
     for name, part in vqgan.frozen_parts.items():
         part.load_state_dict(getattr(first_stage, name).state_dict())
-    if inherit:
+    if inherit == "widen":
+        widen_decoder(vqgan.decoder, first_stage.decoder, vqgan.config.norm_num_groups, seed)
+    elif inherit:
         left = inherit_decoder(vqgan, first_stage)
         if left:
             logger.warning("%d tensors of the decoder are not inherited: %s", len(left), ", ".join(left))
@@ -103,10 +107,10 @@ def vanilla_size(first_stage: FirstStage) -> tuple[tuple[int, ...], int]:
     return tuple(first_stage.config.block_out_channels), first_stage.config.layers_per_block + 1
 
 
-def scaled_size(first_stage: FirstStage, scale: str) -> tuple[int, int]:
-    """Width and ResBlocks per level of `base`, `large_1.5x` or `large_2x` relative to the first stage's own decoder."""
+def scaled_size(first_stage: FirstStage, scale: str | tuple[float, float]) -> tuple[int, int]:
+    """Width and ResBlocks per level of a name in SCALES, or of factors on the first stage's own decoder."""
     widths, blocks = vanilla_size(first_stage)
-    width, depth = SCALES[scale]
+    width, depth = SCALES[scale] if isinstance(scale, str) else scale
     return int(widths[0] * width), round(blocks * depth)
 
 

@@ -51,8 +51,8 @@ def start_record(params: Profile, name: str) -> dict:
         seed=params.seed,
         data=content_hash(params.data / "images" / "manifest.csv"),
         first_stage=content_hash(params.checkpoints / params.decoder(name).first_stage),
-        row=params.decoder(name).model_dump(),
-        settings=params.training[name].model_dump(),
+        row=params.decoder(name).model_dump(mode="json"),
+        settings=params.training[name].model_dump(mode="json"),
     ) | ({"stream": params.stream.model_dump()} if params.stream else {})
 
 

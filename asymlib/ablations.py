@@ -1,0 +1,132 @@
+"""Short runs of many decoders, several seeds each, for the questions of notebooks 08 and 09: `make ablations`.
+
+A run is a row of `ablations` in params.yaml and a seed. It starts from the trained vanilla decoder, trains with what
+the row changes, and is measured on test photographs. As many runs go side by side as the profile has threads; what a
+killed call has finished is kept, and a changed row reruns itself alone.
+"""
+
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from asymlib.data.images import Pairs, load_pairs
+from asymlib.editing.hub import load_diffusion
+from asymlib.evaluation.metrics import curve_point
+from asymlib.evaluation.protocol import Task, evaluate, make_tasks
+from asymlib.evaluation.tables import read_rows, write_rows
+from asymlib.models.features import perceptual_loss
+from asymlib.models.first_stage import load_first_stage
+from asymlib.params import Ablations, Profile, load_ablations
+from asymlib.project import project_root
+from asymlib.training import run
+from asymlib.training.checkpoints import load_tensors, save_tensors
+from asymlib.training.decoder import train_decoder
+from asymlib.training.provenance import content_hash, read_json, write_json
+
+METRICS = ["pre_error", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
+IDENTITY = ["seed", "data", "first_stage", "inpainter", "row", "settings"]
+WHOLE = "whole"  # the source that is decoded without a mask; its hole is the whole picture
+
+
+def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
+    """Make every run that is not there yet, then RESULTS/rows.csv and RESULTS/provenance.json.
+
+    Args:
+        ablations: The section of params.yaml.
+        params: Its profile, see `load_ablations`; its stages up to `inpainter` have been run.
+        results: Where to.
+
+    Raises:
+        FileNotFoundError: The profile's data or checkpoints are missing.
+    """
+    jobs = [(name, seed) for name in ablations.rows for seed in ablations.rows[name].seeds or ablations.seeds]
+    pending = [job for job in jobs if not _is_done(params, *job)]
+    if pending:
+        first_stage = load_first_stage(params.checkpoints / "first_stage")
+        inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
+        tasks = make_tasks(
+            first_stage, inpainter, _pairs(ablations, params), params.inpainter.sampling_steps, params.seed
+        )
+        for source, task in tasks.items():
+            save_tensors(_home(params) / f"{source}.safetensors", task._asdict())
+    with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
+        started = [pool.submit(one_run, *job) for job in pending]
+        for future in tqdm(started, desc="runs"):
+            future.result()
+    folders = [_home(params, *job) for job in jobs]
+    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
+    write_json({folder.name: read_json(folder / "record.json") for folder in folders}, results / "provenance.json")
+
+
+def one_run(name: str, seed: int) -> None:
+    """Train and measure one row with one seed, on one thread; what `run_ablations` needs of it is left in a folder."""
+    ablations, params = load_ablations()
+    torch.set_num_threads(1)
+    params = params.model_copy(update={"seed": seed})
+    record = _record(params, name)
+    first_stage = run.read_first_stage(params, name)
+    vqgan = run.build_decoder(params, name, first_stage)
+    validation = run.read_validation(params, first_stage)
+    with torch.no_grad():
+        change = vqgan.decode(validation.latent) - first_stage.decode(validation.latent).sample
+    record["start_error"] = float(change.square().mean() / 4)  # of pixels in [0, 1], without a mask
+    record["perceptual_loss"], perceptual = perceptual_loss()
+    source, settings = run.read_source(params, name, vqgan), params.training[name]
+    inherits = bool(params.decoder(name).inherit)
+    train_decoder(vqgan, source, validation, settings, seed, perceptual, curve_point, inherits)
+    rows = _measured(vqgan, _pairs(ablations, params), _home(params), params.evaluation.batch, seed)
+    write_rows(rows.assign(variant=name), _home(params, name, seed) / "rows.csv")
+    write_json(record | run.what_it_cost(params, name, vqgan), _home(params, name, seed) / "record.json")
+
+
+def _home(params: Profile, *job: str | int) -> Path:
+    return params.checkpoints.parent / "ablations" / "_".join(map(str, job))
+
+
+def _record(params: Profile, name: str) -> dict:
+    return run.start_record(params, name) | {"inpainter": content_hash(params.checkpoints / "inpainter")}
+
+
+def _is_done(params: Profile, name: str, seed: int) -> bool:
+    """Whether a run of this row on these data is there."""
+    path = _home(params, name, seed) / "record.json"
+    now = _record(params.model_copy(update={"seed": seed}), name)
+    return path.is_file() and all(read_json(path)[fact] == now[fact] for fact in IDENTITY)
+
+
+def _be_quiet() -> None:
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # progress bars of many processes; errors come back as such
+
+
+def _measured(vqgan, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
+    """Rows of METRICS for every source, and of `hole_psnr` without a mask."""
+    tasks = {s: Task(**load_tensors(home / f"{s}.safetensors")[0]) for s in ("own", "swapped", "inpainted")}
+    rows = evaluate({"run": vqgan.decode}, tasks, pairs, batch, seed, pastes={})
+    everything = pairs._replace(mask=torch.ones_like(pairs.mask))
+    plain = {"run": lambda latent, image, mask: vqgan.decode(latent)}
+    whole = evaluate(plain, {WHOLE: tasks["own"]}, everything, batch, seed, pastes={})
+    return pd.concat([rows[rows["metric"].isin(METRICS)], whole[whole["metric"] == "hole_psnr"]])
+
+
+def _pairs(ablations: Ablations, params: Profile) -> Pairs:
+    """Every so many of the test photographs' pairs."""
+    pairs = load_pairs(params.data / "images", params.data / "masks", "test")
+    chosen = (pairs.table["stratum"] == pairs.table["stratum"].iloc[0]).to_numpy().nonzero()[0][:: ablations.every]
+    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
+
+
+def main() -> None:
+    try:
+        run_ablations(*load_ablations(), project_root() / "results" / "ablations")
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
