@@ -2,6 +2,7 @@
 # make test    unit and property tests, the smoke pipeline, and every notebook
 # make lab     open the notebooks in JupyterLab
 # make lint    check the code's and the notebooks' format
+# make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
 # make verify  compute the committed results again: LEVEL=tables (seconds), metrics (stored pictures), all (retrains)
 # make readme  rewrite the README's tables from results/ and its data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
@@ -16,7 +17,7 @@ STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum |
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lab lint verify readme
+.PHONY: repro test lab lint verify ablations readme
 
 repro: $(STAMP)
 	python -m asymlib.profiles $(PROFILE) $(STAGE)
@@ -33,6 +34,11 @@ lint: $(STAMP)
 
 verify: $(STAMP)
 	python -m asymlib.evaluation.verify $(LEVEL) --profile $(PROFILE)
+
+ablations: $(STAMP)
+	python -m asymlib.profiles default inpainter
+	python -m asymlib.ablations
+	dvc commit --force ablations
 
 readme: $(STAMP)
 	python -m asymlib.evaluation.report

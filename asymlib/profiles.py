@@ -51,6 +51,11 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     return status
 
 
+def is_source(file: str) -> bool:
+    """Whether a committed file is no result of a profile; the ablations' rows belong to none."""
+    return file != "dvc.lock" and (not file.startswith("results/") or file.startswith("results/ablations/"))
+
+
 def copy_tree(root: Path, name: str) -> Path:
     """Bring .profiles/NAME up to date with the working tree and set its profile; what a run made there stays."""
     place = root / ".profiles" / name
@@ -60,11 +65,7 @@ def copy_tree(root: Path, name: str) -> Path:
         capture_output=True,
         check=True,
     )
-    files = [
-        f
-        for f in listed.stdout.decode().split("\0")
-        if f and not f.startswith("results/") and f != "dvc.lock" and (root / f).is_file()
-    ]
+    files = [f for f in listed.stdout.decode().split("\0") if f and is_source(f) and (root / f).is_file()]
     for file in files:
         source, target = root / file, place / file
         if not target.is_file() or source.read_bytes() != target.read_bytes():

@@ -14,6 +14,7 @@ from skimage import data
 from asymlib.data.latents import cache_crops
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import build_first_stage
+from asymlib.profiles import is_source
 from asymlib.project import project_root
 
 torch.set_num_threads(2)
@@ -59,7 +60,7 @@ def fresh_project():
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=root, capture_output=True, check=True)
         for file in listed.stdout.decode().strip("\0").split("\0"):
-            if not file.startswith("results/") and (root / file).is_file():
+            if is_source(file) and (root / file).is_file():
                 (target / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(root / file, target / file)
         subprocess.run(["git", "init", "-q"], cwd=target, check=True)

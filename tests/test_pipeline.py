@@ -39,18 +39,25 @@ def modules(code: str) -> set[str]:
     return found
 
 
-def notebook_of(stage: dict):
-    return ROOT / re.search(r"notebooks/\S+\.ipynb", stage["cmd"])[0]
+def source_of(stage: dict):
+    """The notebook that a stage runs, or the module."""
+    found = re.search(r"notebooks/\S+\.ipynb", stage["cmd"])
+    return ROOT / (found[0] if found else stage["cmd"].split()[2].replace(".", "/") + ".py")
+
+
+def code_of(path) -> str:
+    if path.suffix == ".py":
+        return path.read_text()
+    return "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_what_its_notebook_imports(name):
+def test_a_stage_depends_on_what_it_imports(name):
     """Breaks when a module is imported that the stage does not list, or listed that nothing imports."""
-    path = notebook_of(STAGES[name])
-    cells = nbformat.read(path, as_version=4).cells
-    direct = modules("\n".join(c.source for c in cells if c.cell_type == "code"))
+    path = source_of(STAGES[name])
+    direct = modules(code_of(path))
     listed = {d for d in STAGES[name]["deps"] if d.endswith(".py")}
-    trains = name in ("decoder", "inpainter")
+    trains = name in ("decoder", "inpainter", "ablations")
     shown = RECORDS | ({"asymlib/evaluation/tables.py"} if trains else set())
     assert direct - shown <= listed
     reached, todo = set(), list(direct)
@@ -59,15 +66,15 @@ def test_a_stage_depends_on_what_its_notebook_imports(name):
         if module not in reached:
             reached.add(module)
             todo += modules((ROOT / module).read_text())
-    assert listed <= reached
-    assert f"notebooks/{path.name}" in STAGES[name]["deps"]
+    assert listed - {"asymlib/ablations.py"} <= reached
+    assert path.relative_to(ROOT).as_posix() in STAGES[name]["deps"]
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", STAGES.keys() - {"ablations"})
 def test_a_stage_gives_its_notebook_the_parameters_it_has(name):
     """papermill ignores a parameter that the notebook lacks."""
     given = re.findall(r"-p (\w+)=", STAGES[name]["cmd"])
-    assert set(given) == set(defaults(notebook_of(STAGES[name])))
+    assert set(given) == set(defaults(source_of(STAGES[name])))
 
 
 def test_an_unknown_profile_is_one_clear_sentence():
@@ -107,7 +114,8 @@ def smoke():
 
 
 def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
-    for name in ("reconstruction", "inpainting", "generation", "local_editing", "width", "condition", "retouch"):
+    names = "reconstruction ladder inpainting where generation local_editing width condition drift retouch"
+    for name in [*names.split(), "ablations_width", "ablations_condition"]:
         assert list(pd.read_csv(ROOT / "results" / "smoke" / "tables" / f"{name}.csv").columns) == COLUMNS
     inpainting = pd.read_csv(ROOT / "results" / "smoke" / "tables" / "inpainting.csv")
     assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
@@ -143,6 +151,37 @@ def test_results_verify_and_a_planted_difference_is_named(smoke, tmp_path, capsy
         capsys.readouterr()
         assert verify.report(checks[level]()) > 0
         assert name in capsys.readouterr().out.split("different\n", 1)[1]
+
+
+def test_every_row_of_the_ablations_trains_and_a_changed_one_alone_again(smoke, tmp_path):
+    """Breaks when a row is no decoder, a run is lost or done twice, or two runs get the same record."""
+    copied = shutil.ignore_patterns("decoders", ".dvc", "notebooks", "__pycache__")
+    shutil.copytree(smoke, tmp_path / "copy", ignore=copied)
+    params, results = tmp_path / "copy" / "params.yaml", tmp_path / "copy" / "results" / "ablations"
+    content = yaml.safe_load(params.read_text())
+    ablations = content["ablations"] | {"profile": "smoke", "seeds": [0]}
+    ablations["training"] |= {"steps": 2, "batch": 2, "validate_every": 2}
+    for row in ablations["rows"].values():
+        row.get("training", {}).pop("steps", None)
+    ablations["rows"]["gan"]["training"] = {"gan_start": 1, "discriminator_width": 8}
+
+    def run() -> dict[str, int]:
+        params.write_text(yaml.safe_dump(content | {"ablations": ablations}))
+        command = [sys.executable, "-m", "asymlib.ablations"]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "copy")}
+        subprocess.run(command, cwd=tmp_path / "copy", env=environment, check=True, capture_output=True)
+        made = (tmp_path / "copy" / "checkpoints" / "ablations").glob("*/record.json")
+        return {path.parent.name: path.stat().st_mtime_ns for path in made}
+
+    first = run()
+    rows, records = pd.read_csv(results / "rows.csv"), yaml.safe_load((results / "provenance.json").read_text())
+    assert set(first) == set(records) == {f"{name}_0" for name in ablations["rows"]}
+    assert set(rows["variant"]) == set(ablations["rows"])
+    assert set(rows["source"]) == {"own", "swapped", "inpainted", "whole"}
+    assert records["wider_2x_0"]["start_error"] < 1e-10 < records["wider_2x_from_scratch_0"]["start_error"]
+    ablations["rows"]["layer_0"]["training"] = {"steps": 1}
+    second = run()
+    assert {name for name in first if first[name] != second[name]} == {"layer_0_0"}
 
 
 def test_a_second_run_has_nothing_to_do_and_a_repeated_one_gives_the_same_tables(smoke):

@@ -26,6 +26,15 @@ def pre_error(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
     return _masked_mean((y - x).square(), 1 - m)
 
 
+def pre_error_all(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """The same sum over the number of all pixels, known or not: the other way to read the paper's number.
+
+    Which of the two denominators the paper has is not known. The ratio of two decoders differs between them only by how
+    pictures with large and small holes are weighted.
+    """
+    return ((y - x).square() * (1 - m)).mean((1, 2, 3))
+
+
 def psnr_kept(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """-10 log10 of pre_error, in dB; infinite where every known pixel is exact."""
     return -10 * torch.log10(pre_error(x, y, m))

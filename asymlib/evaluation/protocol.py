@@ -239,6 +239,7 @@ def measure(
     saved = metrics.to_uint8(y).float() / 255
     values = {
         "pre_error": metrics.pre_error(x, y, mask),
+        "pre_error_all": metrics.pre_error_all(x, y, mask),
         "pre_error_uint8": metrics.pre_error(x, saved, mask),
         "rounding_floor": metrics.rounding_floor(y, mask),
         "psnr_kept": metrics.psnr_kept(x, y, mask),

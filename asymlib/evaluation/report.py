@@ -102,7 +102,8 @@ MS-COCO.</p>
 
 
 def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
-    """pre_error over that of the first stage's own decoder, the paper's beside ours for each source of the latent.
+    """pre_error over that of the first stage's own decoder, the paper's beside ours for each source of the latent, in
+    both readings of its denominator (see `metrics.pre_error_all`).
 
     Args:
         inpainting: The table of that name.
@@ -112,9 +113,10 @@ def compare_with_paper(inpainting: pd.DataFrame, stratum: str) -> pd.DataFrame:
     columns = {
         "paper": {name: f"1/{paper['vanilla'] / value:.0f}" for name, value in paper.items() if name != "vanilla"}
     }
-    ratios = inpainting[(inpainting["metric"] == "pre_error_ratio_to_vanilla") & (inpainting["stratum"] == stratum)]
-    for source, cells in ratios.groupby("source", sort=False):
-        columns[f"here, {source}"] = {
+    readings = {"pre_error_ratio_to_vanilla": "", "pre_error_all_ratio_to_vanilla": ", over all pixels"}
+    ratios = inpainting[inpainting["metric"].isin(readings) & (inpainting["stratum"] == stratum)]
+    for (source, metric), cells in ratios.groupby(["source", "metric"], sort=False):
+        columns[f"here, {source}{readings[metric]}"] = {
             row.variant: f"{_ratio(row.value)} [{_ratio(row.low)}, {_ratio(row.high)}]"
             for row in cells.itertuples()
             if "_paste_" not in row.variant

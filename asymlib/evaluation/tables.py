@@ -10,9 +10,19 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
+from asymlib.evaluation.strata import by_class
 from asymlib.project import written
 
 ROW_KEYS = ["mask_kind", "stratum", "photograph", "pair", "variant", "seed", "source"]
+# how the short runs are compared with one another
+SHORT_RUNS = {
+    "pre_error": "ratio",
+    "seam_grad": "difference",
+    "ring_l1_4": "difference",
+    "hole_psnr": "difference",
+    "hole_effnet_distance": "difference",
+}
+WHERE_AGAINST = "vanilla_paste_hard"  # what needs no training
 COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
 
 
@@ -46,25 +56,34 @@ def compare(
 ) -> tuple[float, float, float]:
     """A variant's mean over another's (`ratio`), or minus it (`difference`), with its paired 95 % interval.
 
+    Where both were trained with several seeds in common, a resample also draws seeds: the interval then says what
+    another run on other photographs would give.
+
     Args:
-        rows: One row per pair, of one source and stratum.
+        rows: One row per pair and seed, of one source and stratum.
 
     Returns:
         Estimate, low, high.
 
     Raises:
-        ValueError: `how` is neither, or a variant has no rows.
+        ValueError: `how` is neither, or the variants have no rows with the same seed.
     """
     if how not in ("ratio", "difference"):
         raise ValueError(f"how: got {how!r}, expected 'ratio' or 'difference'")
     chosen = rows[(rows["metric"] == metric) & rows["variant"].isin([variant, against]) & (rows["mask_kind"] != "all")]
-    wide = chosen.pivot(index=["photograph", "pair"], columns="variant", values="value")
-    if not {variant, against} <= set(wide.columns):
+    wide = chosen.pivot(index=["photograph", "pair"], columns=["variant", "seed"], values="value")
+    runs = [run for name, run in wide.columns if name == variant and (against, run) in wide.columns]
+    if not runs:
         raise ValueError(
-            f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())}"
+            f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())} with a seed "
+            "in common"
         )
     means = np.vstack([wide.mean(), _resampled_means(wide, resamples, seed)])
-    a, b = (means[:, wide.columns.get_loc(name)] for name in (variant, against))
+    drawn = np.random.default_rng([seed, 21]).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples)
+    weights = np.vstack([np.ones(len(runs)), drawn]) / len(runs)
+    a, b = (
+        (weights * means[:, [wide.columns.get_loc((name, run)) for run in runs]]).sum(1) for name in (variant, against)
+    )
     values = a / b if how == "ratio" else a - b
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return float(values[0]), float(low), float(high)
@@ -92,12 +111,46 @@ def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, resampl
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
+def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples: int, seed: int) -> pd.DataFrame:
+    """What short runs of several seeds show: means over seeds, comparisons with one variant, and the seeds' spread.
+
+    Args:
+        rows: One row per pair, seed and metric, see `summarise`; of all mask kinds together.
+        against: The variant that the others are compared with, see `compare`.
+        hows: Metric -> `ratio` or `difference`.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        A tidy table; `seed` is their number, and METRIC_HOW_to_AGAINST_spread the standard deviation, from seed to
+        seed, of METRIC_HOW_to_AGAINST.
+    """
+    rows = rows.assign(mask_kind="all")
+    keys = [key for key in ROW_KEYS if key != "seed"] + ["metric"]
+    means = rows.groupby(keys, sort=False)["value"].mean().reset_index().assign(seed=0)
+    parts = [summarise(means, resamples, seed)]
+    for metric, how in hows.items():
+        of_metric = rows[rows["metric"] == metric].assign(mask_kind="each")
+        parts.append(comparisons(of_metric, metric, against, how, resamples, seed))
+        single = [
+            comparisons(group, metric, against, how, 1, seed)
+            for _, group in of_metric.groupby("seed")
+            if against in set(group["variant"])
+        ]
+        spread = pd.concat(single).groupby(["variant", "source", "mask_kind", "stratum", "metric"], sort=False)["value"]
+        named = spread.std().dropna().reset_index()
+        parts.append(named.assign(metric=named["metric"] + "_spread", low=np.nan, high=np.nan, n=spread.size().max()))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(seed=table["variant"].map(rows.groupby("variant")["seed"].nunique()))[COLUMNS]
+
+
 def compared(rows: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
     """Means of every metric, and preservation and hole compared with one variant, as a tidy table."""
     return pd.concat(
         [
             summarise(rows, resamples, seed),
             comparisons(rows, "pre_error", against, "ratio", resamples, seed),
+            comparisons(rows, "pre_error_all", against, "ratio", resamples, seed),
             comparisons(rows, "hole_psnr", against, "difference", resamples, seed),
         ]
     )
@@ -115,6 +168,24 @@ def inpainting_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
     vq = rows[own_stage].assign(variant=rows["variant"].str.replace("vanilla_vq", "vanilla"))
     first, second = (compared(part, "vanilla", resamples, seed) for part in (rows[~own_stage], vq))
     return pd.concat([first, on_vq(second)], ignore_index=True)
+
+
+def where_table(rows: pd.DataFrame, described: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
+    """The rim and the hole compared with one variant, for each kind of mask, size of hole and content.
+
+    Args:
+        rows: One row per pair and metric, see `summarise`.
+        described: From `strata.describe_pairs`, for at least these pairs.
+        against: The variant that the others are compared with.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    rows = rows[rows["metric"].isin(["ring_l1_4", "hole_psnr"])]
+    parts = []
+    for kind, group in by_class(rows, described).groupby("mask_kind", sort=False):
+        for metric in ("ring_l1_4", "hole_psnr"):
+            parts.append(comparisons(group, metric, against, "difference", resamples, seed).assign(mask_kind=kind))
+    return pd.concat(parts, ignore_index=True)
 
 
 def on_vq(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,15 @@ from PIL import Image
 
 from asymlib.evaluation import metrics
 from asymlib.evaluation.claims import decide
-from asymlib.evaluation.tables import inpainting_table, read_rows, read_table
+from asymlib.evaluation.tables import (
+    SHORT_RUNS,
+    WHERE_AGAINST,
+    inpainting_table,
+    over_seeds,
+    read_rows,
+    read_table,
+    where_table,
+)
 from asymlib.params import Profile, load_params
 from asymlib.project import project_root
 
@@ -60,13 +68,25 @@ class Cell(NamedTuple):
 
 
 def verify_tables(results: Path, params: Profile) -> Iterator[Cell]:
-    """Every cell that follows from the stored rows: `inpainting` and `claims` whole, and the means of the ablations."""
+    """Every cell that follows from stored rows: `inpainting`, `where`, `claims` and the short runs' tables, and of the
+    others the means."""
     rows = read_rows(results / "rows" / "inpainting.csv")
     resamples, seed = params.evaluation.bootstrap, params.seed
     recomputed = inpainting_table(rows, resamples, seed)
     yield from compare_tables(results / "tables" / "inpainting.csv", recomputed)
     for name in ("width", "condition", "retouch"):
         yield from compare_tables(results / "tables" / f"{name}.csv", recomputed, only_shared=True)
+    described = read_table(results / "rows" / "pairs.csv")
+    of_stratum = rows[rows["stratum"] == rows["stratum"].iloc[0]]
+    committed = read_table(results / "tables" / "where.csv")
+    of_where = of_stratum[of_stratum["variant"].isin([WHERE_AGAINST, *committed["variant"]])]
+    recomputed = where_table(of_where, described, WHERE_AGAINST, resamples, seed)
+    yield from compare_tables(results / "tables" / "where.csv", recomputed)
+    short = read_rows(project_root() / "results" / "ablations" / "rows.csv")
+    for name in ("ablations_width", "ablations_condition"):
+        path = results / "tables" / f"{name}.csv"
+        of_table = short[short["variant"].isin(read_table(path)["variant"])]
+        yield from compare_tables(path, over_seeds(of_table, "base", SHORT_RUNS, resamples, seed))
     yield from compare_tables(
         results / "tables" / "claims.csv", decide(results, rows["stratum"].iloc[0], resamples, seed)
     )

@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import linalg
 
 from asymlib.evaluation import distribution
 from asymlib.evaluation.distribution import fid, kid
+from asymlib.evaluation.metrics import to_uint8
 from asymlib.models.features import PooledEffNet
 
 
@@ -33,6 +36,26 @@ def test_kid_repeats_and_its_interval_holds_it(network, images):
     one, two = (kid(images[:12], images[12:], network, 10, 8, 0) for _ in range(2))
     assert one == two and one.low <= one.value <= one.high
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_kid_and_fid_are_their_formulas_on_the_same_features(network, images, monkeypatch):
+    """Written again with numpy and SciPy: the unbiased polynomial kernel, and the matrix root of two covariances."""
+    worse = (images + 0.2 * torch.randn(images.shape, generator=torch.Generator().manual_seed(2))).clamp(-1, 1)
+    x, y = (network(to_uint8((i + 1) / 2)).double().numpy() for i in (worse, images))
+    n = len(x)
+
+    def kernel(a, b):
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = sum((kernel(a, a).sum() - np.trace(kernel(a, a))) / (n * (n - 1)) for a in (x, y))
+    found = kid(worse, images, network, 1, n, 0).value  # one subset: everything
+    assert found == pytest.approx(within - 2 * kernel(x, y).mean(), rel=1e-4)
+
+    monkeypatch.setattr(distribution, "FID_IMAGES", 20)
+    covariances = [np.cov(a, rowvar=False) for a in (x, y)]
+    root = np.trace(linalg.sqrtm(covariances[0] @ covariances[1]).real)
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + sum(map(np.trace, covariances)) - 2 * root
+    assert fid(worse, images, network).value == pytest.approx(expected, rel=1e-2)
 
 
 def test_kid_of_too_few_images_is_refused(network, images):

@@ -2,14 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
+from asymlib.data.images import to_tensor
+from asymlib.data.masks import thick_mask
 from asymlib.evaluation import metrics
 from asymlib.models.features import EffNetFeatures
+from asymlib.models.first_stage import load_first_stage
+from asymlib.project import project_root
 
 BOX = torch.zeros(1, 1, 32, 32)
 BOX[..., 8:16, 10:24] = 1
@@ -104,6 +111,69 @@ def test_hole_distance_ignores_the_known_pixels(images, features):
     outside = torch.where(BOX > 0, y, 1 - y)
     expected = metrics.hole_effnet_distance(x, y, BOX, features)
     assert torch.equal(metrics.hole_effnet_distance(x, outside, BOX, features), expected) and expected > 0
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A photograph, its real reconstruction by the bundled first stage, and a hole of strokes."""
+    picture = to_tensor(data.chelsea()[None, 20:148, 100:228])
+    with torch.no_grad():
+        result = load_first_stage(project_root() / "assets" / "first_stage")(picture).sample.clamp(-1, 1)
+    mask = torch.from_numpy(thick_mask(128, np.random.default_rng(3)))[None, None].float()
+    return (picture + 1) / 2, (result + 1) / 2, mask
+
+
+def test_rim_and_seam_are_scipy_s_on_a_real_result(real):
+    """Written again with SciPy's filters and distances, pixel by pixel, and not with max-pooling and convolutions."""
+    x, y, mask = real
+    hole, error = mask[0, 0].numpy() > 0, 255 * (y - x)[0].double().numpy()
+    across = ndimage.distance_transform_cdt(hole), ndimage.distance_transform_cdt(~hole)
+    for width in (2, 4, 8):
+        near = np.where(hole, *across) <= width
+        assert metrics.ring_l1(x, y, mask, width).item() == pytest.approx(np.abs(error)[:, near].mean(), rel=1e-5)
+    sobel = [np.hypot(ndimage.sobel(e, 0, mode="nearest"), ndimage.sobel(e, 1, mode="nearest")) for e in error]
+    edge = hole & (across[0] == 1)
+    assert metrics.seam_grad(x, y, mask).item() == pytest.approx(np.mean(sobel, axis=0)[edge].mean(), rel=1e-5)
+
+
+def test_known_pixels_and_hole_are_numpy_s_and_scikit_image_s_on_a_real_result(real):
+    x, y, mask = real
+    known = (mask == 0).expand_as(x).numpy()
+    squared = (y - x).double().numpy() ** 2
+    assert metrics.pre_error(x, y, mask).item() == pytest.approx(squared[known].mean(), rel=1e-5)
+    assert metrics.pre_error_all(x, y, mask).item() == pytest.approx((squared * known).mean(), rel=1e-5)
+    rows, columns = (slice(a.min(), a.max() + 1) for a in np.nonzero(mask[0, 0].numpy()))
+    pasted = torch.where(mask > 0, y, x)[0, :, rows, columns].double().numpy()
+    crop = x[0, :, rows, columns].double().numpy()
+    expected = peak_signal_noise_ratio(crop, pasted, data_range=1)
+    assert metrics.hole_psnr(x, y, mask).item() == pytest.approx(expected, rel=1e-5)
+    saved = [np.round(255 * np.float32(image[0].numpy())).astype(int) for image in (x, y)]
+    changed = (saved[0] != saved[1]).any(0)[known[0, 0]]
+    assert metrics.changed_pixels(x, y, mask).item() == pytest.approx(changed.mean(), rel=1e-6)
+
+
+def test_pre_error_has_two_denominators():
+    """Half of the picture is known: over all pixels the same error is half as large."""
+    x, mask = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    mask[..., 2:] = 1
+    y = x + 0.2
+    assert metrics.pre_error(x, y, mask).item() == pytest.approx(0.04)
+    assert metrics.pre_error_all(x, y, mask).item() == pytest.approx(0.02)
+
+
+def test_several_results_at_once_are_the_same_as_one_by_one(images, features):
+    """Breaks when a result is compared with another's reference."""
+    x, y = (torch.cat([image, image.flip(-1)]) for image in images)
+    mask, results = torch.cat([BOX, BOX.flip(-1)]), torch.stack([y, x, 1 - y])
+    for together, one in (
+        (metrics.effnet_distance(x, results, features), lambda r: metrics.effnet_distance(x, r, features)),
+        (
+            metrics.hole_effnet_distance(x, results, mask, features),
+            lambda r: metrics.hole_effnet_distance(x, r, mask, features),
+        ),
+    ):
+        assert together.shape == (3, 2)
+        assert torch.allclose(together, torch.stack([one(result) for result in results]), atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,6 +8,7 @@ from asymlib.evaluation.tables import (
     COLUMNS,
     compare,
     comparisons,
+    over_seeds,
     read_rows,
     read_table,
     summarise,
@@ -99,3 +100,36 @@ def test_rows_come_back_from_a_file_with_six_digits(tmp_path):
     write_rows(rows, tmp_path / "rows.csv")
     back = read_rows(tmp_path / "rows.csv").set_index(["variant", "metric"])["value"]
     assert back.to_dict() == {("v", "pre_error"): 0.123457, ("v", "psnr_kept"): float("inf"), ("w", "pre_error"): 2.0}
+
+
+def short_runs(offsets: dict[str, list[float]]) -> pd.DataFrame:
+    """Variant -> what each seed adds to the error; photographs differ much, and alike for every run."""
+    base = np.repeat(np.arange(10.0, 15.0), 2)
+    names = [f"photo{i // 2}" for i in range(10)]
+    parts = [
+        rows_of({variant: base + offset}, names).assign(seed=seed)
+        for variant, of_seeds in offsets.items()
+        for seed, offset in enumerate(of_seeds)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_an_effect_is_seen_against_the_spread_of_seeds():
+    """Breaks when seeds are averaged before they are drawn: a single lucky one would then count as an effect."""
+    rows = short_runs({"base": [0, 0, 0], "sure": [-1, -1, -1], "lucky": [-3, 0, 0]})
+    table = over_seeds(rows, "base", {"pre_error": "difference"}, 500, 0).set_index(["variant", "metric"])
+    effect = "pre_error_difference_to_base"
+    sure, lucky = (table.loc[(name, effect)] for name in ("sure", "lucky"))
+    assert sure["value"] == lucky["value"] == pytest.approx(-1)
+    assert sure[["low", "high"]].tolist() == pytest.approx([-1, -1]) and lucky["low"] < -1.9
+    assert lucky["high"] == pytest.approx(0)
+    assert table.loc[("sure", f"{effect}_spread"), "value"] == pytest.approx(0, abs=1e-9)
+    assert table.loc[("lucky", f"{effect}_spread"), "value"] == pytest.approx(np.std([-3, 0, 0], ddof=1))
+    assert table.loc[("sure", "pre_error"), "value"] == pytest.approx(11) and (table["seed"] == 3).all()
+
+
+def test_runs_are_compared_on_the_seeds_that_both_have():
+    rows = short_runs({"base": [5, 0, 0], "once": [4]})
+    assert compare(rows, "pre_error", "once", "base", "difference", 50, 0)[0] == pytest.approx(-1)
+    with pytest.raises(ValueError, match="with a seed in common"):
+        compare(rows[(rows["variant"] == "once") | (rows["seed"] > 0)], "pre_error", "once", "base", "ratio", 50, 0)
