@@ -33,6 +33,11 @@ EDITING_COLUMNS = {
     "example_effnet_distance": ".3f",
 }
 COST = {"decoder_parameters": ",.0f", "decode_gmac": ".2f", "training_steps": ".0f", "training_tmac": ".1f"}
+SHORT_COLUMNS = {
+    "pre_error_ratio_to_base": ".2f",
+    "ring_l1_4_difference_to_base": "+.2f",
+    "hole_psnr_difference_to_base": "+.2f",
+}
 FIGURES = {
     "tour": "One photograph: an edit by a small diffusion model, decoded in three ways",
     "reconstruction": "What the autoencoder loses without any edit: photographs above, reconstructions below",
@@ -91,6 +96,9 @@ MS-COCO.</p>
 <p>The heavier decoders start from nothing, as officially, and are undertrained on this budget.</p>
 {{ cost }}
 {{ figures["width"] }}
+<h2>One change at a time: short runs of three seeds, against the paper's base</h2>
+<p>Own latents; pre_error as a ratio, the others as differences. Intervals resample photographs and seeds.</p>
+{% for table in short %}{{ table }}{% endfor %}
 <h2>The branch, over training</h2>
 {{ figures["condition"] }}
 <h2>Our own decoder, over training</h2>
@@ -131,8 +139,8 @@ def _ratio(value: float) -> str:
 
 def write_report(results: Path, profile: str) -> None:
     """Write report.html into a profile's results, pictures included, so that the file can be sent by itself."""
-    names = ("inpainting", "width", "local_editing", "claims")
-    inpainting, width, editing, claims = (read_table(results / "tables" / f"{name}.csv") for name in names)
+    names = ("inpainting", "width", "local_editing", "claims", "ablations_width", "ablations_condition")
+    inpainting, width, editing, claims, *short = (read_table(results / "tables" / f"{name}.csv") for name in names)
     stratum = inpainting["stratum"].iloc[0]
     records = [json.loads(path.read_text()) for path in sorted((results / "provenance").glob("*.json"))]
     strata = {
@@ -151,6 +159,7 @@ def write_report(results: Path, profile: str) -> None:
             commits=", ".join(sorted({r["commit"] for r in records})),
             seeds=", ".join(sorted({str(r["seed"]) for r in records})),
             paper=_html(compare_with_paper(inpainting, stratum)),
+            short=[_html(wide_table(table, SHORT_COLUMNS, source="own")) for table in short],
             claims_paper=_html(claims_for_reading(claims, "paper")),
             claims_ours=_html(claims_for_reading(claims, "ours")),
             stratum=stratum,
