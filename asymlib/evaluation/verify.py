@@ -154,16 +154,14 @@ def compare_tables(path: Path, recomputed: pd.DataFrame, only_shared: bool = Fal
     committed = read_table(path)
     keys = [name for name in committed.columns if name in KEYS]
     old, new = (
-        table.assign(**{k: table[k].fillna("").astype(str) for k in keys}).set_index(keys)
+        table.assign(**{k: table[k].fillna("").astype(str) for k in keys}).set_index(keys).to_dict("index")
         for table in (committed, recomputed)
     )
-    for key in old.index.union(new.index, sort=False):
-        cell, here, there = " ".join(key), key in old.index, key in new.index
+    for key in dict.fromkeys([*old, *new]):
+        cell, here, there = " ".join(key), key in old, key in new
         if here and there:
-            for column in old.columns:
-                yield Cell(
-                    path.name, f"{cell} {column}", _value(old.loc[[key], column]), _value(new.loc[[key], column])
-                )
+            for column, value in old[key].items():
+                yield Cell(path.name, f"{cell} {column}", _value(value), _value(new[key][column]))
         elif not only_shared:
             yield Cell(path.name, cell, "there" if here else "missing", "there" if there else "missing")
 
@@ -202,10 +200,11 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def _value(cell: pd.Series) -> float | str:
-    value = cell.iloc[0]
+def _value(value: float | str | None) -> float | str:
     if isinstance(value, str):
         return value
+    if value is None:
+        return float("nan")
     return float(f"{value:.6g}")  # as `write_table` writes it
 
 
