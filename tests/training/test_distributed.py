@@ -99,7 +99,7 @@ def rows(accelerator=None):
     table = pd.DataFrame({"mask": list("abcde"), "photograph": list("ppqqr"), "stratum": "photograph", "kind": "box"})
     tasks = {"own": Task(validation.latent, validation.image)}
     decoders = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
-    return evaluate(decoders, tasks, Pairs(validation.image, validation.mask, table), 2, 0, accelerator=accelerator)
+    return evaluate(decoders, tasks, Pairs(validation.image, validation.mask, table), 2, 0, PASTES, accelerator)
 
 
 def killed_and_resumed(path: Path, process: int):
