@@ -5,6 +5,7 @@ the row changes, and is measured on test photographs. As many runs go side by si
 killed call has finished is kept, and a changed row reruns itself alone.
 """
 
+import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +18,10 @@ from tqdm import tqdm
 
 from asymlib.data.images import Pairs, load_pairs
 from asymlib.editing.hub import load_diffusion
+from asymlib.evaluation.generation import decode_all
 from asymlib.evaluation.metrics import curve_point
-from asymlib.evaluation.protocol import Task, evaluate, make_tasks
+from asymlib.evaluation.protocol import Task, evaluate, make_tasks, rows_of
+from asymlib.evaluation.reconstruction import psnr
 from asymlib.evaluation.tables import read_rows, write_rows
 from asymlib.models.features import perceptual_loss
 from asymlib.models.first_stage import load_first_stage
@@ -27,7 +30,7 @@ from asymlib.project import project_root
 from asymlib.training import run
 from asymlib.training.checkpoints import load_tensors, save_tensors
 from asymlib.training.decoder import train_decoder
-from asymlib.training.provenance import content_hash, read_json, write_json
+from asymlib.training.provenance import content_hash, write_json
 
 METRICS = ["pre_error", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
 IDENTITY = ["seed", "data", "first_stage", "inpainter", "row", "settings"]
@@ -45,8 +48,11 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
     Raises:
         FileNotFoundError: The profile's data or checkpoints are missing.
     """
-    jobs = [(name, seed) for name in ablations.rows for seed in ablations.rows[name].seeds or ablations.seeds]
-    pending = [job for job in jobs if not _is_done(params, *job)]
+    runs = {}  # folder -> what its record has to say
+    for name, row in ablations.rows.items():
+        record = run.start_record(params, name) | {"inpainter": content_hash(params.checkpoints / "inpainter")}
+        runs |= {_home(params, name, seed): record | {"seed": seed} for seed in row.seeds or ablations.seeds}
+    pending = {folder: record for folder, record in runs.items() if not _is_done(record, folder)}
     if pending:
         first_stage = load_first_stage(params.checkpoints / "first_stage")
         inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
@@ -56,20 +62,24 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
         for source, task in tasks.items():
             save_tensors(_home(params) / f"{source}.safetensors", task._asdict())
     with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
-        started = [pool.submit(one_run, *job) for job in pending]
+        started = [pool.submit(one_run, record, folder) for folder, record in pending.items()]
         for future in tqdm(started, desc="runs"):
             future.result()
-    folders = [_home(params, *job) for job in jobs]
-    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
-    write_json({folder.name: read_json(folder / "record.json") for folder in folders}, results / "provenance.json")
+    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in runs]), results / "rows.csv")
+    write_json({f.name: json.loads((f / "record.json").read_text()) for f in runs}, results / "provenance.json")
 
 
-def one_run(name: str, seed: int) -> None:
-    """Train and measure one row with one seed, on one thread; what `run_ablations` needs of it is left in a folder."""
+def one_run(record: dict, folder: Path) -> None:
+    """Train and measure one row with one seed, on one thread.
+
+    Args:
+        record: What it can be traced to; it names row and seed.
+        folder: Gets rows.csv and, at last, record.json.
+    """
     ablations, params = load_ablations()
     torch.set_num_threads(1)
+    name, seed = record["decoder"], record["seed"]
     params = params.model_copy(update={"seed": seed})
-    record = _record(params, name)
     first_stage = run.read_first_stage(params, name)
     vqgan = run.build_decoder(params, name, first_stage)
     validation = run.read_validation(params, first_stage)
@@ -81,23 +91,19 @@ def one_run(name: str, seed: int) -> None:
     inherits = bool(params.decoder(name).inherit)
     train_decoder(vqgan, source, validation, settings, seed, perceptual, curve_point, inherits)
     rows = _measured(vqgan, _pairs(ablations, params), _home(params), params.evaluation.batch, seed)
-    write_rows(rows.assign(variant=name), _home(params, name, seed) / "rows.csv")
-    write_json(record | run.what_it_cost(params, name, vqgan), _home(params, name, seed) / "record.json")
+    write_rows(rows.assign(variant=name), folder / "rows.csv")
+    write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
 
 
 def _home(params: Profile, *job: str | int) -> Path:
     return params.checkpoints.parent / "ablations" / "_".join(map(str, job))
 
 
-def _record(params: Profile, name: str) -> dict:
-    return run.start_record(params, name) | {"inpainter": content_hash(params.checkpoints / "inpainter")}
-
-
-def _is_done(params: Profile, name: str, seed: int) -> bool:
-    """Whether a run of this row on these data is there."""
-    path = _home(params, name, seed) / "record.json"
-    now = _record(params.model_copy(update={"seed": seed}), name)
-    return path.is_file() and all(read_json(path)[fact] == now[fact] for fact in IDENTITY)
+def _is_done(record: dict, folder: Path) -> bool:
+    """Whether a run of this row, with this seed and on these data, is there."""
+    path = folder / "record.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return all(known.get(fact) == record[fact] for fact in IDENTITY)
 
 
 def _be_quiet() -> None:
@@ -105,13 +111,12 @@ def _be_quiet() -> None:
 
 
 def _measured(vqgan, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
-    """Rows of METRICS for every source, and of `hole_psnr` without a mask."""
+    """Rows of METRICS for every source, and of the whole picture's PSNR without a mask."""
     tasks = {s: Task(**load_tensors(home / f"{s}.safetensors")[0]) for s in ("own", "swapped", "inpainted")}
     rows = evaluate({"run": vqgan.decode}, tasks, pairs, batch, seed, pastes={})
-    everything = pairs._replace(mask=torch.ones_like(pairs.mask))
-    plain = {"run": lambda latent, image, mask: vqgan.decode(latent)}
-    whole = evaluate(plain, {WHOLE: tasks["own"]}, everything, batch, seed, pastes={})
-    return pd.concat([rows[rows["metric"].isin(METRICS)], whole[whole["metric"] == "hole_psnr"]])
+    without = psnr(pairs.image, decode_all(vqgan.decode, tasks["own"].latent, batch))
+    whole = rows_of({"hole_psnr": without}, pairs, "run", WHOLE, seed)
+    return pd.concat([rows[rows["metric"].isin(METRICS)], whole])
 
 
 def _pairs(ablations: Ablations, params: Profile) -> Pairs:

@@ -15,12 +15,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DecoderRow(Section):
-    """A variant of the decoder: a row, not a class. `scale` is a name of `SCALES`, or factors on width and depth."""
+Scale = Literal["base", "large_1.5x", "large_2x"] | tuple[float, float]  # a name of `SCALES`, or width and depth
+Inherit = bool | Literal["widen"]
 
-    scale: Literal["base", "large_1.5x", "large_2x"] | tuple[float, float]
+
+class DecoderRow(Section):
+    """A variant of the decoder: a row, not a class."""
+
+    scale: Scale
     branch: bool
-    inherit: bool | Literal["widen"]
+    inherit: Inherit
     first_stage: Literal["first_stage", "first_stage_vq"] = "first_stage"
     condition: dict | None = None  # the arguments of `asymlib.models.condition.Condition` that differ from the paper's
 
@@ -201,9 +205,9 @@ class LocalEditing(Section):
 class AblationRow(DecoderRow):
     """A short run: where it differs from base, and from the runs' common training and seeds."""
 
-    scale: Literal["base", "large_1.5x", "large_2x"] | tuple[float, float] = "base"
+    scale: Scale = "base"
     branch: bool = True
-    inherit: bool | Literal["widen"] = True
+    inherit: Inherit = True
     training: dict = {}
     seeds: tuple[int, ...] | None = None
 

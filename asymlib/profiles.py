@@ -51,21 +51,17 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     return status
 
 
-def is_source(file: str) -> bool:
-    """Whether a committed file is no result of a profile; the ablations' rows belong to none."""
-    return file != "dvc.lock" and (not file.startswith("results/") or file.startswith("results/ablations/"))
+def source_files(root: Path) -> list[str]:
+    """The working tree's files but for what git ignores and the results of profiles; the ablations' belong to none."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().strip("\0").split("\0")
+    made = {f for f in listed if f.startswith("results/") and not f.startswith("results/ablations/")} | {"dvc.lock"}
+    return [f for f in listed if f not in made and (root / f).is_file()]
 
 
 def copy_tree(root: Path, name: str) -> Path:
     """Bring .profiles/NAME up to date with the working tree and set its profile; what a run made there stays."""
-    place = root / ".profiles" / name
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        capture_output=True,
-        check=True,
-    )
-    files = [f for f in listed.stdout.decode().split("\0") if f and is_source(f) and (root / f).is_file()]
+    place, files = root / ".profiles" / name, source_files(root)
     for file in files:
         source, target = root / file, place / file
         if not target.is_file() or source.read_bytes() != target.read_bytes():

@@ -14,7 +14,7 @@ from skimage import data
 from asymlib.data.latents import cache_crops
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import build_first_stage
-from asymlib.profiles import is_source
+from asymlib.profiles import source_files
 from asymlib.project import project_root
 
 torch.set_num_threads(2)
@@ -57,12 +57,9 @@ def fresh_project():
 
     def copy(target: Path) -> Path:
         root = project_root()
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=root, capture_output=True, check=True)
-        for file in listed.stdout.decode().strip("\0").split("\0"):
-            if is_source(file) and (root / file).is_file():
-                (target / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(root / file, target / file)
+        for file in source_files(root):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / file, target / file)
         subprocess.run(["git", "init", "-q"], cwd=target, check=True)
         return target
 

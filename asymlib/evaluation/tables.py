@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from asymlib.evaluation.strata import by_class
 from asymlib.project import written
 
 ROW_KEYS = ["mask_kind", "stratum", "photograph", "pair", "variant", "seed", "source"]
@@ -22,7 +21,6 @@ SHORT_RUNS = {
     "hole_psnr": "difference",
     "hole_effnet_distance": "difference",
 }
-WHERE_AGAINST = "vanilla_paste_hard"  # what needs no training
 COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
 
 
@@ -168,24 +166,6 @@ def inpainting_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
     vq = rows[own_stage].assign(variant=rows["variant"].str.replace("vanilla_vq", "vanilla"))
     first, second = (compared(part, "vanilla", resamples, seed) for part in (rows[~own_stage], vq))
     return pd.concat([first, on_vq(second)], ignore_index=True)
-
-
-def where_table(rows: pd.DataFrame, described: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
-    """The rim and the hole compared with one variant, for each kind of mask, size of hole and content.
-
-    Args:
-        rows: One row per pair and metric, see `summarise`.
-        described: From `strata.describe_pairs`, for at least these pairs.
-        against: The variant that the others are compared with.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
-    """
-    rows = rows[rows["metric"].isin(["ring_l1_4", "hole_psnr"])]
-    parts = []
-    for kind, group in by_class(rows, described).groupby("mask_kind", sort=False):
-        for metric in ("ring_l1_4", "hole_psnr"):
-            parts.append(comparisons(group, metric, against, "difference", resamples, seed).assign(mask_kind=kind))
-    return pd.concat(parts, ignore_index=True)
 
 
 def on_vq(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,15 +19,8 @@ from PIL import Image
 
 from asymlib.evaluation import metrics
 from asymlib.evaluation.claims import decide
-from asymlib.evaluation.tables import (
-    SHORT_RUNS,
-    WHERE_AGAINST,
-    inpainting_table,
-    over_seeds,
-    read_rows,
-    read_table,
-    where_table,
-)
+from asymlib.evaluation.strata import AGAINST, where_table
+from asymlib.evaluation.tables import SHORT_RUNS, inpainting_table, over_seeds, read_rows, read_table
 from asymlib.params import Profile, load_params
 from asymlib.project import project_root
 
@@ -79,9 +72,8 @@ def verify_tables(results: Path, params: Profile) -> Iterator[Cell]:
     described = read_table(results / "rows" / "pairs.csv")
     of_stratum = rows[rows["stratum"] == rows["stratum"].iloc[0]]
     committed = read_table(results / "tables" / "where.csv")
-    of_where = of_stratum[of_stratum["variant"].isin([WHERE_AGAINST, *committed["variant"]])]
-    recomputed = where_table(of_where, described, WHERE_AGAINST, resamples, seed)
-    yield from compare_tables(results / "tables" / "where.csv", recomputed)
+    of_where = of_stratum[of_stratum["variant"].isin([AGAINST, *committed["variant"]])]
+    yield from compare_tables(results / "tables" / "where.csv", where_table(of_where, described, resamples, seed))
     short = read_rows(project_root() / "results" / "ablations" / "rows.csv")
     for name in ("ablations_width", "ablations_condition"):
         path = results / "tables" / f"{name}.csv"

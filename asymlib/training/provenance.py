@@ -39,8 +39,3 @@ def write_json(record: dict, path: Path) -> None:
     """Write JSON."""
     with written(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Read JSON."""
-    return json.loads(path.read_text())
