@@ -40,8 +40,6 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     environment = os.environ | {COMMIT_VARIABLE: commit(root), "PATH": path}
     if params.first_stage.source != "hub" and params.stream is None:
         environment["HF_HUB_OFFLINE"] = "1"  # nothing is needed from there, so nothing shall be asked
-    # threads that spin while they wait starve whatever runs beside
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = subprocess.run([sys.executable, "-m", "dvc", "repro", *targets], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():
