@@ -53,7 +53,7 @@ def seam_grad(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
     Source: ASUKA's Grad (CVPR 2025).
     """
     n, channels, height, width = x.shape
-    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=x.device)
     kernels = torch.stack([sobel, sobel.T])[:, None]
     error = pad((y - x) * 255, (1, 1, 1, 1), mode="replicate").reshape(n * channels, 1, height + 2, width + 2)
     magnitude = conv2d(error, kernels).square().sum(1).sqrt().reshape(n, channels, height, width)

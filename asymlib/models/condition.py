@@ -220,7 +220,8 @@ class Retouch(nn.Module):
 def _blur(x: torch.Tensor, deviation: float) -> torch.Tensor:
     """Gaussian, with nothing beyond the border."""
     radius = int(3 * deviation)
-    kernel = torch.exp(-torch.arange(-radius, radius + 1).to(x).square() / (2 * deviation**2))
+    distance = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-distance.square() / (2 * deviation**2))
     kernel, c = (kernel / kernel.sum()).expand(x.shape[1], 1, -1), x.shape[1]
     x = conv2d(x, kernel[:, :, None, :], padding=(0, radius), groups=c)
     return conv2d(x, kernel[:, :, :, None], padding=(radius, 0), groups=c)
