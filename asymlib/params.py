@@ -144,6 +144,7 @@ class Training(Section):
     swapped_share: float = Field(default=0, ge=0, le=1)
     inpainted_share: float = Field(default=0, ge=0, le=1)
     ring_weight: float = Field(default=1, ge=1)
+    geometric_mean: bool = False
 
 
 class Repository(Section):

@@ -161,39 +161,69 @@ class ConditionBranch(nn.Module):
 class Retouch(nn.Module):
     """The last word on the hole, where decoded and known pixels are seen side by side. Two things are corrected there.
 
-    *Drift.* A hole whose colours do not meet the known ones may be meant so, or be a diffusion model's mistake. Which
-    it is shows where the answer is known: an encoder's latent, whatever its hole holds, comes out in the photograph's
-    colours a cell away from the hole; a diffusion model's does not quite. The more it misses them there, the more of
-    the step at the rim is carried into the hole and taken away. Where that sets in is learned.
+    *Drift.* A hole whose colours do not meet the known ones may be meant so, or be a diffusion model's mistake. In the
+    second case the step at the rim is carried into the hole and taken away.
 
     *Loss.* What the autoencoder loses is alike on both sides of the rim, and on one side it is known. A few
     convolutions at full resolution learn what follows for the other. They start as no change.
 
+    How much of both a picture needs shows where the answer is known (`evidence`): an encoder's own latent misses the
+    known pixels by the same everywhere; that of a hole with other content spoils them near the hole, and a cell away
+    comes out in the photograph's colours; a diffusion model's misses the colours everywhere. A small network judges
+    that, once for a picture: it moves the threshold of the drift, and scales and shifts the convolutions' features.
+
     Args:
         width: Channels of the convolutions.
+
+    Source: the scales and shifts are FiLM's (Perez et al. 2018).
     """
 
     SCALES = (1.0, 3.0, 9.0, 27.0)  # deviations of the Gaussians that carry the step inwards, in pixels
     CELL = 8  # pixels
+    REACHES = (2, 4, 8, 16)  # pixels from the hole, between which known ones are counted together
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.threshold = nn.Parameter(torch.tensor(0.15))
         self.slope = nn.Parameter(torch.tensor(50.0))
-        shapes = [(11, width, 1), (width, width, 2), (width, width, 4), (width, 3, 1)]  # in, out, dilation
+        shapes = [(11, width, 1), (width, width, 2), (width, width, 4), (width, 4, 1)]  # in, out, dilation
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=d, dilation=d) for a, b, d in shapes)
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        seen, judged = len(self.REACHES) + 2, 1 + 6 * width
+        self.judge = nn.Sequential(nn.Linear(seen, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, judged))
+        for last in (self.layers[-1], self.judge[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, image_hat: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) in [-1, 1], mask (N, 1, H, W), 1 = hole -> (N, 3, H, W); known pixels are not changed."""
         error = (1 - mask) * (image - image_hat)
         drift, step = self.drift(error, mask), mask * self.carried(error, mask)
-        drifted = torch.sigmoid(self.slope * (drift - self.threshold)) * step
-        h = torch.cat([image_hat + drifted, error, step - drifted, mask, 10 * drift.expand_as(mask)], dim=1)
-        for layer in self.layers[:-1]:
-            h = torch.relu(layer(h))
-        return image_hat + drifted + mask * self.layers[-1](h)
+        share, scales, shifts = self.judged(self.evidence(error, mask, drift), drift)
+        drifted = share * step
+        left = step - drifted
+        h = torch.cat([image_hat + drifted, error, left, mask, 10 * drift.expand_as(mask)], dim=1)
+        for layer, scale, shift in zip(self.layers[:-1], scales, shifts, strict=True):
+            h = torch.relu((1 + scale) * layer(h) + shift)
+        lost, more = self.layers[-1](h).split([3, 1], dim=1)
+        return image_hat + drifted + mask * (lost + more * left)
+
+    def judged(self, evidence: torch.Tensor, drift: torch.Tensor) -> tuple[torch.Tensor, list, list]:
+        """The share of the step that is drift, (N, 1, 1, 1), and a scale and a shift for each layer but the last."""
+        width = self.layers[0].out_channels
+        gate, *parts = self.judge(evidence)[..., None, None].split([1, *[width] * 6], dim=1)
+        return torch.sigmoid(self.slope * (drift - self.threshold) + gate), parts[:3], parts[3:]
+
+    def evidence(self, error: torch.Tensor, mask: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
+        """(N, 6): logarithms of the known pixels' error (root mean square) up to each of `REACHES` and beyond, + 3, and
+        10 x the drift: numbers of about the same size.
+        """
+        square, inner, parts = error.square().mean(1, keepdim=True), mask, []
+        for reach in self.REACHES:
+            outer = max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
+            parts.append(outer - inner)
+            inner = outer
+        means = [(square * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1) for part in (*parts, 1 - inner)]
+        return torch.cat([3 + (torch.stack(means, 1) + 1e-5).log() / 2, 10 * drift[:, :, 0, 0]], dim=1)
 
     def drift(self, error: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(N, 1, 1, 1): root mean square of the mean error of the cells that lie more than a cell from the hole."""

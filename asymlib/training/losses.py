@@ -16,8 +16,9 @@ def reconstruction_loss(
     perceptual: Callable,
     weight: float,
     pixel_weight: torch.Tensor | None = None,
+    geometric: bool = False,
 ) -> torch.Tensor:
-    """Sum over pixels and channels of |x - xr| + weight P(x, xr), divided by the batch.
+    """Sum over pixels and channels of |x - xr| + weight P(x, xr), averaged over the batch.
 
     Args:
         image_hat: (N, 3, H, W).
@@ -25,15 +26,17 @@ def reconstruction_loss(
         perceptual: Distance of two batches in [0, 1] -> (N,); called only where `weight` > 0.
         weight: 1 officially (with LPIPS).
         pixel_weight: (N, 1, H, W), of the absolute difference; officially 1 everywhere.
+        geometric: Whether the average is the geometric one, of 1 + each image's sum: a tenth off then counts alike in
+            an image that is nearly right and in one that is far off. Officially it is the arithmetic one.
 
     Source: `contperceptual.py`: the per-image distance is added to every pixel before the sum; log-variance fixed at 0.
     """
     difference = (image - image_hat).abs()
-    loss = (difference if pixel_weight is None else pixel_weight * difference).sum() / len(image)
-    if weight:
-        distance = perceptual((image_hat + 1) / 2, (image + 1) / 2)
-        loss = loss + weight * distance.mean() * image[0].numel()
-    return loss
+    difference = difference if pixel_weight is None else pixel_weight * difference
+    distance = perceptual((image_hat + 1) / 2, (image + 1) / 2) if weight else difference.new_zeros(len(image))
+    if geometric:
+        return (1 + difference.sum((1, 2, 3)) + weight * distance * image[0].numel()).log().mean().exp()
+    return difference.sum() / len(image) + weight * distance.mean() * image[0].numel()
 
 
 def ring_weights(mask: torch.Tensor, weight: float, width: int = 4) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Other ways for the known pixels than the paper's: each does what its name says, and starts where it should."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import pad
@@ -134,6 +136,23 @@ def test_drift_is_that_of_whole_cells_away_from_the_hole(shifted):
     noise = torch.randn(1, 3, 64, 64)
     assert module.drift(noise, mask) < 0.25 * noise.std()  # fine errors average out
     assert module.drift(noise, torch.ones_like(mask)) < 1e-5  # nothing is known
+
+
+def test_the_evidence_tells_where_known_pixels_are_missed(shifted):
+    """Breaks when the hole counts, the rings overlap, or one without pixels is not a number."""
+    module, (_, _, mask) = Retouch(4), shifted(0.0)
+    nothing, by = module.evidence(torch.zeros(1, 3, 64, 64), mask, torch.zeros(1, 1, 1, 1)), {}
+    for name, (inner, outer) in {"hole": (0, 20), "2-4": (24, 28), "beyond 16": (52, 64)}.items():
+        square = torch.zeros(64, 64)
+        square[32 - outer // 2 : 32 + outer // 2, 32 - outer // 2 : 32 + outer // 2] = 0.1
+        square[32 - inner // 2 : 32 + inner // 2, 32 - inner // 2 : 32 + inner // 2] = 0
+        error = (1 - mask) * square
+        by[name] = (module.evidence(error, mask, torch.full((1, 1, 1, 1), 0.02)) - nothing)[0]
+    assert by["hole"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.2])
+    assert by["2-4"][1] == pytest.approx(0.5 * math.log(1 + 0.01 / 1e-5)) and by["2-4"][[0, 2, 3, 4]].eq(0).all()
+    assert by["beyond 16"][4] > 3 and by["beyond 16"][:4].eq(0).all()
+    assert module.evidence(torch.zeros(1, 3, 64, 64), torch.ones_like(mask), torch.zeros(1, 1, 1, 1)).isfinite().all()
+    assert nothing.abs().max() < 3
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 50)])
