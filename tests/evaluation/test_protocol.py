@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from asymlib.data.images import Pairs
 from asymlib.editing.compositing import PASTES
@@ -64,6 +66,17 @@ def test_rows_tell_a_perfect_decoder_from_one_with_an_inverted_mask(tasks, pairs
         value.loc["inverted_paste_hard", "pre_error"] == 0 and value.loc["inverted_paste_hard", "changed_pixels"] == 0
     )
     assert set(rows.columns) >= {"variant", "seed", "source", "mask_kind", "stratum", "photograph", "pair"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_measures_what_a_cpu_measures(tasks, pairs):
+    """Breaks when a constant of a metric or of the feature network stays on the CPU."""
+    decoders = {"blurred": lambda latent, image, mask: avg_pool2d(image, 3, 1, 1)}
+    rows = [
+        evaluate(decoders, {"own": tasks["own"]}, pairs, 2, 0, accelerator=accelerator)
+        for accelerator in (None, Accelerator())
+    ]
+    assert rows[0]["value"].tolist() == pytest.approx(rows[1]["value"].tolist(), rel=0.01, abs=1e-6)
 
 
 def test_a_missing_decoder_is_named(first_stage, monkeypatch, tmp_path):
