@@ -43,6 +43,7 @@ HUNDREDTH = {"metric": "pre_error", "against": "base", "how": "ratio", "bound": 
 PRESERVATION = {"metric": "pre_error_ratio_to_base", "bound": 1.0}
 RIM = {"metric": "ring_l1_4_difference_to_base"}
 HOLE = {"metric": "hole_psnr_difference_to_base", "side": "above"}
+ALONE = {"metric": "hole_psnr_difference_to_without_branch", "source": "whole", "side": "above"}
 
 
 def _short(whose: str, claim: str, row: str, what: dict) -> Claim:
@@ -103,6 +104,8 @@ CLAIMS = [
     _short("paper", "A wider decoder keeps known pixels better (2x width, same start)", "wider_2x", PRESERVATION),
     _short("paper", "A wider decoder recovers more of the hole (2x width, same start)", "wider_2x", HOLE),
     _short("paper", "A deeper decoder recovers more of the hole (2.5x depth, same start)", "deeper_2.5x", HOLE),
+    _short("paper", "Width alone decodes better (2x, no branch, same start)", "wider_2x_without_branch", ALONE),
+    _short("paper", "Depth alone decodes better (2.5x, no branch, same start)", "deeper_2.5x_without_branch", ALONE),
     Claim("paper", "1.5x and 2x, fully trained, are better than base", untested=UNDERTRAINED),
     Claim("paper", "FID falls by 2 in inpainting and stays in text-to-image", untested="no Stable Diffusion offline"),
     Claim("paper", "So it does on Places", untested="neither the pictures nor the numbers are to be had"),

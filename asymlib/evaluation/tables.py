@@ -142,6 +142,23 @@ def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples
     return table.assign(seed=table["variant"].map(rows.groupby("variant")["seed"].nunique()))[COLUMNS]
 
 
+def short_runs_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Short runs compared with `base`, and NAME_without_branch with `without_branch`, which differs in nothing else.
+
+    Args:
+        rows: See `over_seeds`; of `base`, and of `without_branch` where there is a NAME_without_branch.
+        resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    alone = rows["variant"].str.endswith("_without_branch")
+    table = over_seeds(rows[~alone], "base", SHORT_RUNS, resamples, seed)
+    if not alone.any():
+        return table
+    control = "without_branch"
+    second = over_seeds(rows[alone | (rows["variant"] == control)], control, SHORT_RUNS, resamples, seed)
+    return pd.concat([table, second[second["variant"] != control]], ignore_index=True)
+
+
 def compared(rows: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
     """Means of every metric, and preservation and hole compared with one variant, as a tidy table."""
     return pd.concat(

@@ -20,7 +20,7 @@ from PIL import Image
 from asymlib.evaluation import metrics
 from asymlib.evaluation.claims import decide
 from asymlib.evaluation.strata import AGAINST, where_table
-from asymlib.evaluation.tables import SHORT_RUNS, inpainting_table, over_seeds, read_rows, read_table
+from asymlib.evaluation.tables import inpainting_table, read_rows, read_table, short_runs_table
 from asymlib.params import Profile, load_params
 from asymlib.project import project_root
 
@@ -78,7 +78,7 @@ def verify_tables(results: Path, params: Profile) -> Iterator[Cell]:
     for name in ("ablations_width", "ablations_condition"):
         path = results / "tables" / f"{name}.csv"
         of_table = short[short["variant"].isin(read_table(path)["variant"])]
-        yield from compare_tables(path, over_seeds(of_table, "base", SHORT_RUNS, resamples, seed))
+        yield from compare_tables(path, short_runs_table(of_table, resamples, seed))
     yield from compare_tables(
         results / "tables" / "claims.csv", decide(results, rows["stratum"].iloc[0], resamples, seed)
     )
