@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from asymlib.data.images import Pairs, load_pairs
+from asymlib.editing.compositing import PASTES
 from asymlib.editing.hub import load_diffusion
 from asymlib.evaluation.generation import decode_all
 from asymlib.evaluation.metrics import curve_point
@@ -34,6 +35,7 @@ from asymlib.training.provenance import content_hash, write_json
 
 METRICS = ["pre_error", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
 IDENTITY = ["seed", "data", "first_stage", "inpainter", "row", "settings"]
+PASTED = {name: PASTES[name] for name in ("paste_hard", "paste_poisson")}  # what retouch has to beat
 WHOLE = "whole"  # the source that is decoded without a mask; its hole is the whole picture
 
 
@@ -56,16 +58,21 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
     if pending:
         first_stage = load_first_stage(params.checkpoints / "first_stage")
         inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
-        tasks = make_tasks(
-            first_stage, inpainter, _pairs(ablations, params), params.inpainter.sampling_steps, params.seed
-        )
+        pairs = _pairs(ablations, params)
+        tasks = make_tasks(first_stage, inpainter, pairs, params.inpainter.sampling_steps, params.seed)
         for source, task in tasks.items():
             save_tensors(_home(params) / f"{source}.safetensors", task._asdict())
+        vanilla = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
+        rows = evaluate(vanilla, tasks, pairs, params.evaluation.batch, params.seed, PASTED)
+        rows = pd.concat([rows.assign(seed=seed) for seed in ablations.seeds])  # needs no training, hence no seed
+        kept = rows["metric"].isin(METRICS) & ~((rows["metric"] == "pre_error") & rows["variant"].str.contains("paste"))
+        write_rows(rows[kept], _home(params, "vanilla") / "rows.csv")
     with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
         started = [pool.submit(one_run, record, folder) for folder, record in pending.items()]
         for future in tqdm(started, desc="runs"):
             future.result()
-    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in runs]), results / "rows.csv")
+    folders = [_home(params, "vanilla"), *runs]
+    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
     write_json({f.name: json.loads((f / "record.json").read_text()) for f in runs}, results / "provenance.json")
 
 

@@ -215,7 +215,7 @@ class AblationRow(DecoderRow):
 
 class Ablations(Section):
     """Short runs of `asymlib.ablations`; `profile` has the first stage, latents and pictures, of which every so many
-    are measured, and `training` is what differs from its training of base."""
+    are measured, and `training` is what differs from its training of the decoder of the row's name, or of base."""
 
     profile: str
     every: int = Field(ge=1)
@@ -323,8 +323,11 @@ def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
     try:
         ablations = Ablations(**yaml.safe_load(path.read_text())["ablations"])
         profile = load_params(ablations.profile, path)
-        base = profile.training["base"].model_dump() | ablations.training
-        training = {name: Training(**base | row.training) for name, row in ablations.rows.items()}
+        of_profile = {name: settings.model_dump() for name, settings in profile.training.items()}
+        training = {
+            name: Training(**of_profile.get(name, of_profile["base"]) | ablations.training | row.training)
+            for name, row in ablations.rows.items()
+        }
     except ValidationError as error:
         raise ValueError(f"params.yaml, ablations, {_first_mistake(error)}") from None
     return ablations, profile.model_copy(update={"decoders": ablations.rows, "training": training})

@@ -115,7 +115,7 @@ def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples
     Args:
         rows: One row per pair, seed and metric, see `summarise`; of all mask kinds together.
         against: The variant that the others are compared with, see `compare`.
-        hows: Metric -> `ratio` or `difference`.
+        hows: Metric -> `ratio` or `difference`; means alone where `against` was not measured so.
         resamples: Number of bootstrap draws.
         seed: Seed of the draws.
 
@@ -129,6 +129,8 @@ def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples
     parts = [summarise(means, resamples, seed)]
     for metric, how in hows.items():
         of_metric = rows[rows["metric"] == metric].assign(mask_kind="each")
+        if against not in set(of_metric["variant"]):
+            continue
         parts.append(comparisons(of_metric, metric, against, how, resamples, seed))
         single = [
             comparisons(group, metric, against, how, 1, seed)
@@ -143,20 +145,35 @@ def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples
 
 
 def short_runs_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """Short runs compared with `base`, and NAME_without_branch with `without_branch`, which differs in nothing else.
+    """Short runs compared with their controls, as a tidy table.
+
+    `retouch` has to beat the vanilla decoder pasted back, NAME_without_branch differs from `without_branch` in its size
+    only, and everything else is compared with `base`.
 
     Args:
-        rows: See `over_seeds`; of `base`, and of `without_branch` where there is a NAME_without_branch.
+        rows: See `over_seeds`; the controls among them.
         resamples: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    alone = rows["variant"].str.endswith("_without_branch")
-    table = over_seeds(rows[~alone], "base", SHORT_RUNS, resamples, seed)
-    if not alone.any():
-        return table
-    control = "without_branch"
-    second = over_seeds(rows[alone | (rows["variant"] == control)], control, SHORT_RUNS, resamples, seed)
-    return pd.concat([table, second[second["variant"] != control]], ignore_index=True)
+    compared_with: dict[str, list[str]] = {}
+    for variant in rows["variant"].unique():
+        for control in _controls(variant):
+            compared_with.setdefault(control, [control]).append(variant)
+    parts = []
+    for control, variants in compared_with.items():
+        sources = rows.loc[rows["variant"] == control, "source"].unique()
+        chosen = rows[rows["variant"].isin(variants) & rows["source"].isin(sources)]
+        parts.append(over_seeds(chosen, control, SHORT_RUNS, resamples, seed))
+    return pd.concat(parts).drop_duplicates(ignore_index=True)  # the means of what has two controls
+
+
+def _controls(variant: str) -> list[str]:
+    pasted = ["vanilla_paste_hard", "vanilla_paste_poisson"]
+    if variant.startswith("vanilla"):
+        return []
+    if variant.startswith("retouch"):
+        return pasted
+    return ["without_branch" if variant.endswith("_without_branch") else "base"]
 
 
 def compared(rows: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def verify_tables(results: Path, params: Profile) -> Iterator[Cell]:
     of_where = of_stratum[of_stratum["variant"].isin([AGAINST, *committed["variant"]])]
     yield from compare_tables(results / "tables" / "where.csv", where_table(of_where, described, resamples, seed))
     short = read_rows(project_root() / "results" / "ablations" / "rows.csv")
-    for name in ("ablations_width", "ablations_condition"):
+    for name in ("ablations_width", "ablations_condition", "ablations_retouch"):
         path = results / "tables" / f"{name}.csv"
         of_table = short[short["variant"].isin(read_table(path)["variant"])]
         yield from compare_tables(path, short_runs_table(of_table, resamples, seed))
