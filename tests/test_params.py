@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from asymlib.params import load_params
+from asymlib.params import load_ablations, load_params
 from asymlib.project import project_root, user_path
 
 CONTENT = yaml.safe_load((project_root() / "params.yaml").read_text())
@@ -54,6 +54,14 @@ def test_a_value_of_training_may_be_given_for_each_decoder(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=r"training\.(?!base\.).*\.batch: .*Field required"):
         load_params("smoke", tmp_path / "params.yaml")
+
+
+def test_a_short_run_takes_the_training_of_its_namesake_and_else_of_base():
+    ablations, profile = load_ablations()
+    trained = load_params(ablations.profile).training
+    assert profile.training["retouch"].lr_branch == trained["retouch"].lr_branch != trained["base"].lr_branch
+    assert profile.training["mask_input"].lr_branch == trained["base"].lr_branch
+    assert profile.training["mask_input"].steps == ablations.training["steps"] != profile.training["retouch"].steps
 
 
 def test_an_unknown_profile_and_decoder_are_named():

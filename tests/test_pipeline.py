@@ -115,7 +115,7 @@ def smoke():
 
 def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
     names = "reconstruction ladder inpainting where generation local_editing width condition drift retouch"
-    for name in [*names.split(), "ablations_width", "ablations_condition"]:
+    for name in [*names.split(), "ablations_width", "ablations_condition", "ablations_retouch"]:
         assert list(pd.read_csv(ROOT / "results" / "smoke" / "tables" / f"{name}.csv").columns) == COLUMNS
     inpainting = pd.read_csv(ROOT / "results" / "smoke" / "tables" / "inpainting.csv")
     assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
@@ -176,7 +176,7 @@ def test_every_row_of_the_ablations_trains_and_a_changed_one_alone_again(smoke, 
     first = run()
     rows, records = pd.read_csv(results / "rows.csv"), yaml.safe_load((results / "provenance.json").read_text())
     assert set(first) == set(records) == {f"{name}_0" for name in ablations["rows"]}
-    assert set(rows["variant"]) == set(ablations["rows"])
+    assert set(rows["variant"]) == {*ablations["rows"], "vanilla", "vanilla_paste_hard", "vanilla_paste_poisson"}
     assert set(rows["source"]) == {"own", "swapped", "inpainted", "whole"}
     assert records["wider_2x_0"]["start_error"] < 1e-10 < records["wider_2x_from_scratch_0"]["start_error"]
     ablations["rows"]["layer_0"]["training"] = {"steps": 1}
