@@ -8,17 +8,13 @@ softer seam. A hole may touch the border or be the whole image.
 
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from scipy import sparse
-from scipy.sparse.linalg import splu
-from torch.nn.functional import max_pool2d
 from torchvision.transforms.functional import gaussian_blur
 
-from asymlib.data.images import to_tensor
-from asymlib.editing.inpainting import to_picture
+from asymlib.masks import dilate
+from asymlib.pixels import to_picture, to_tensor
 
 
 def paste_hard(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -95,7 +91,7 @@ def paste_colour_matched(
     blurs, and matching it would raise the contrast of the hole.
     """
     hole = (mask > 0).float()
-    ring = max_pool2d(hole, 2 * width + 1, 1, width) - hole
+    ring = dilate(hole, width) - hole
     shift = ((image - image_hat) * ring).sum((2, 3), keepdim=True) / ring.sum((2, 3), keepdim=True).clamp(min=1)
     return paste_hard(image, (image_hat + shift).clamp(-1, 1), mask)
 
@@ -130,6 +126,8 @@ def _tensor(arrays: list[np.ndarray], like: torch.Tensor) -> torch.Tensor:
 
 def _blend_pyramids(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, levels: int) -> np.ndarray:
     """The Laplacian pyramids of two (H, W, 3) images, mixed by the Gaussian pyramid of the mask and put together."""
+    import cv2  # here, since who decodes blends no pyramids
+
     mask = mask[..., 0]
     if levels <= 0:
         return image + mask[..., None] * (image_hat - image)
@@ -142,6 +140,9 @@ def _blend_pyramids(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, 
 
 def _solve_poisson(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`paste_poisson` of (H, W, 3) images with a boolean (H, W, 1) mask."""
+    from scipy import sparse  # here, since who decodes solves no equations
+    from scipy.sparse.linalg import splu
+
     hole = mask[..., 0]
     if hole.all() or not hole.any():
         return np.where(mask, image_hat, image)

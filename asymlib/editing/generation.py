@@ -2,12 +2,11 @@
 
 import torch
 
-from asymlib.editing.hub import HubDiffusion
 from asymlib.models.inpainter import LatentInpainter
 
 
 def generate(
-    model: LatentInpainter | HubDiffusion,
+    model: LatentInpainter,
     count: int,
     size: int,
     steps: int,

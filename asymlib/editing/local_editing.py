@@ -2,21 +2,28 @@
 example. As in the paper's tasks the result is a latent and a mask, which a decoder turns into pixels."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate, pad
 
-from asymlib.data.masks import normalise_mask
-from asymlib.editing.hub import HubDiffusion
-from asymlib.editing.inpainting import read_photo, to_cells, to_picture
+from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.inpainter import LatentInpainter, noise
+from asymlib.pixels import pad_to_multiple, read_photo, to_picture
 
 BORDER = 8  # cells of margin around a latent: convolutions see the picture's edge, and prompts disagree there most
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Editor(Protocol):
+    """A diffusion model with ways of its own to edit, such as Stable Diffusion's pipelines (`asymlib.study.hub`)."""
+
+    def edit_by_prompt(self, image, source, target, steps, seed, guidance_scale, mask=None): ...
+
+    def edit_by_example(self, image, mask, example, steps, seed, guidance_scale): ...
 
 
 class Edit(NamedTuple):
@@ -28,7 +35,7 @@ class Edit(NamedTuple):
 
 def edit_by_prompt(
     encode: Encode,
-    model: LatentInpainter | HubDiffusion,
+    model: LatentInpainter | Editor,
     image: torch.Tensor,
     source: list[str | None] | str | None,
     target: list[str] | str,
@@ -53,7 +60,7 @@ def edit_by_prompt(
         guidance_scale: See `LatentInpainter.predict`.
         mask: (N, 1, H, W), 1 = edit here; by default `edit_mask` finds it.
     """
-    if isinstance(model, HubDiffusion):
+    if not isinstance(model, LatentInpainter):
         return Edit(*model.edit_by_prompt(image, source, target, steps, seed, guidance_scale, mask))
     if mask is None:
         mask = edit_mask(model, encode(image), source, target, seed)
@@ -63,7 +70,7 @@ def edit_by_prompt(
 
 def edit_by_example(
     encode: Encode,
-    model: LatentInpainter | HubDiffusion,
+    model: LatentInpainter | Editor,
     image: torch.Tensor,
     mask: torch.Tensor,
     example: torch.Tensor,
@@ -84,7 +91,7 @@ def edit_by_example(
         seed: Seed of the noise.
         guidance_scale: See `LatentInpainter.predict`.
     """
-    if isinstance(model, HubDiffusion):
+    if not isinstance(model, LatentInpainter):
         return Edit(model.edit_by_example(image, mask, example, steps, seed, guidance_scale), mask)
     known = encode((1 - mask) * image)
     reference = encode(example)
@@ -162,7 +169,7 @@ def edit_photo(
         ValueError: `photo` is not a PIL image, or a prompt has an unknown word.
     """
     image = read_photo(photo, "photo")
-    padded = to_cells(image, decoder.factor)
+    padded = pad_to_multiple(image, decoder.factor)
     edit = edit_by_prompt(decoder.encode, model, padded, source, target, steps, seed, guidance_scale)
     return _decode(edit, image, decoder)
 
@@ -184,7 +191,7 @@ def paint_by_example(
     """
     image, other = read_photo(photo, "photo"), read_photo(example, "example")
     hole = normalise_mask(mask, *image.shape[-2:])
-    padded, padded_hole = to_cells(image, decoder.factor), to_cells(hole, decoder.factor)
+    padded, padded_hole = pad_to_multiple(image, decoder.factor), pad_to_multiple(hole, decoder.factor)
     edit = edit_by_example(decoder.encode, model, padded, padded_hole, other, steps, seed, guidance_scale)
     return _decode(edit, image, decoder)
 

@@ -14,7 +14,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch.nn.functional import pixel_shuffle
 
-from asymlib.data.masks import normalise_mask
+from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 
 # what makes a latent one first stage's and not another's: Stable Diffusion 1.5 and XL have the same shape

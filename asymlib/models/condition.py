@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, conv2d, interpolate, max_pool2d
+from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, conv2d, interpolate
+
+from asymlib.masks import dilate
 
 
 def shrink_mask(mask: torch.Tensor, size: tuple[int, int], how: str = "nearest") -> torch.Tensor:
@@ -219,7 +221,7 @@ class Retouch(nn.Module):
         """
         square, inner, parts = error.square().mean(1, keepdim=True), mask, []
         for reach in self.REACHES:
-            outer = max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
+            outer = dilate(mask, reach)
             parts.append(outer - inner)
             inner = outer
         means = [(square * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1) for part in (*parts, 1 - inner)]
@@ -227,7 +229,7 @@ class Retouch(nn.Module):
 
     def drift(self, error: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(N, 1, 1, 1): root mean square of the mean error of the cells that lie more than a cell from the hole."""
-        known = 1 - max_pool2d(mask, 2 * self.CELL + 1, stride=1, padding=self.CELL)
+        known = 1 - dilate(mask, self.CELL)
         share = avg_pool2d(known, self.CELL)
         counted = (share > 0.5).to(error)
         mean = counted * avg_pool2d(known * error, self.CELL) / share.clamp(min=0.5)
@@ -248,7 +250,11 @@ class Retouch(nn.Module):
 
 
 def _blur(x: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Gaussian, with nothing beyond the border."""
+    """Gaussian, with nothing beyond the border.
+
+    torchvision's `gaussian_blur` mirrors the border and convolves with the whole square kernel, 163 x 163 at deviation
+    27: this one is two lines of 163.
+    """
     radius = int(3 * deviation)
     distance = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-distance.square() / (2 * deviation**2))

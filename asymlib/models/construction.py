@@ -7,11 +7,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import FirstStage
 from asymlib.models.widening import widen_decoder
 
 logger = logging.getLogger(__name__)
-
-FirstStage = AutoencoderKL | AutoencoderTiny | VQModel
 
 # width and depth (ResBlocks per level) of the official variants relative to the vanilla decoder.
 # Official: 3, 4 and 6 blocks a level, of widths 128, 192 and 256; the bundled first stage has 2, hence 2, 3 and 4.
@@ -20,19 +19,20 @@ SCALES = {"base": (1.0, 1.0), "large_1.5x": (1.5, 4 / 3), "large_2x": (2.0, 2.0)
 
 def asymmetric_vqgan(
     first_stage: FirstStage,
-    width: int,
-    blocks: int,
-    branch: bool,
-    inherit: bool | str,
-    seed: int,
+    width: int | None = None,
+    blocks: int | None = None,
+    branch: bool = True,
+    inherit: bool | str = True,
+    seed: int = 0,
     condition: dict | None = None,
 ) -> AsymmetricVQGAN:
     """Put an asymmetric decoder on a frozen first stage, whose config says everything else.
 
     Args:
         first_stage: The autoencoder of which everything but the decoder is copied bit for bit.
-        width: Channels of the decoder at full resolution; the other levels keep the vanilla decoder's proportions.
-        blocks: ResBlocks per decoder level.
+        width: Channels of the decoder at full resolution; the other levels keep the vanilla decoder's proportions. None
+            for the vanilla decoder's.
+        blocks: ResBlocks per decoder level; None for the vanilla decoder's.
         branch: Whether there is a condition branch.
         inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch): those
             that fit, or with `widen` all of them, see `widen_decoder`.
@@ -40,10 +40,12 @@ def asymmetric_vqgan(
         condition: Where the branch differs from the paper's, the arguments of `Condition`.
 
     Raises:
-        ValueError: There is no vanilla decoder of this layout to inherit from, or the first stage is of another kind.
+        ValueError: There is no vanilla decoder of this layout to inherit from, the first stage is of another kind, or a
+            condition is given without a branch.
     """
     config = first_stage.config
-    widths, _ = vanilla_size(first_stage)
+    widths, vanilla_blocks = vanilla_size(first_stage)
+    width, blocks = width or widths[0], blocks or vanilla_blocks
     if inherit and isinstance(first_stage, AutoencoderTiny):
         raise ValueError("inherit: got an AutoencoderTiny, whose decoder has another layout; expected inherit=False")
     if config.get("norm_type", "group") != "group":

@@ -14,13 +14,14 @@ from diffusers import AsymmetricAutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, Decoder, DiagonalGaussianDistribution, Encoder
 from torch import nn
-from torch.nn.functional import pad
 
-from asymlib.data.latents import NO_VARIANCE
-from asymlib.data.masks import normalise_mask
+from asymlib.files import save_pretrained
+from asymlib.masks import normalise_mask
 from asymlib.models.condition import Condition, ConditionBranch
+from asymlib.models.first_stage import without_variance
 from asymlib.models.interchange import AsymmetricVAE
 from asymlib.models.tiling import decode_tiles
+from asymlib.pixels import pad_to_multiple
 
 
 class AsymmetricDecoder(Decoder):
@@ -109,6 +110,10 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         condition: dict | None = None,
     ) -> None:
         super().__init__()
+        if condition and not branch:
+            raise ValueError(
+                f"condition: got {condition} with branch False, expected None: there is nothing to condition"
+            )
         if first_stage is None:
             self.encoder = Encoder(
                 out_channels=latent_channels,
@@ -141,6 +146,10 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         for module in self.frozen_parts.values():
             module.requires_grad_(False)
 
+    def save_pretrained(self, save_directory: str | Path, **options) -> None:
+        """diffusers' `save_pretrained`, whole or not at all: a full disk leaves what was there before."""
+        save_pretrained(super(), save_directory, **options)
+
     @property
     def factor(self) -> int:
         """Pixels per latent cell along a side: 8 with four levels."""
@@ -165,11 +174,11 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         _require_image(image)
         with torch.no_grad():
-            moments = self.encoder(_pad(image.to(self._upcast()), self.factor))
+            moments = self.encoder(pad_to_multiple(image.to(self._upcast()), self.factor))
             if self.quant_conv is not None:
                 moments = self.quant_conv(moments)
             if (self.config.first_stage or {}).get("_class_name") in ("VQModel", "AutoencoderTiny"):
-                moments = torch.cat([moments, torch.full_like(moments, NO_VARIANCE)], dim=1)
+                moments = without_variance(moments)
             return DiagonalGaussianDistribution(moments)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
@@ -211,7 +220,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         _require_image(image)
         height, width = image.shape[-2:]
         mask = normalise_mask(mask, height, width).to(image.device, dtype)
-        image, mask = _pad(image.to(dtype), self.factor), _pad(mask, self.factor)
+        image, mask = pad_to_multiple(image.to(dtype), self.factor), pad_to_multiple(mask, self.factor)
         if image.shape[-2:] != tuple(self.factor * side for side in latent.shape[-2:]):
             cells = tuple(latent.shape[-2:])
             raise ValueError(f"image: got {height} x {width}, expected the size of a latent {cells} x {self.factor}")
@@ -310,7 +319,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
 
 _SHARED_CONFIG = (
     "down_block_types down_block_out_channels layers_per_down_block up_block_types up_block_out_channels "
-    "layers_per_up_block latent_channels norm_num_groups scaling_factor"
+    "layers_per_up_block latent_channels norm_num_groups scaling_factor force_upcast"
 ).split()
 
 
@@ -323,11 +332,6 @@ def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
     if not (Path(path) / "config.json").is_file():
         raise FileNotFoundError(f"decoder {path} is missing; expected a folder with config.json, `make repro` makes it")
     return AsymmetricVQGAN.from_pretrained(path, local_files_only=True).eval()
-
-
-def _pad(tensor: torch.Tensor, factor: int) -> torch.Tensor:
-    height, width = tensor.shape[-2:]
-    return pad(tensor, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
 def _broadcast(**tensors: torch.Tensor) -> list[torch.Tensor]:

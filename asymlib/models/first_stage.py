@@ -2,7 +2,7 @@
 
 It is a KL autoencoder (`AutoencoderKL`) or a vector-quantised one (`VQModel`), alike in everything but the bottleneck.
 It plays the part of Stable Diffusion's autoencoder: one attention in the middle, widths c, 2c, 4c, 4c, GroupNorm and
-SiLU, scaled to a few million parameters. Here it is only built and loaded; `training.first_stage` trains it.
+SiLU, scaled to a few million parameters. Here it is only built and loaded; `asymlib.study.training` trains it.
 """
 
 import json
@@ -13,9 +13,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 
-from asymlib.data.fetching import fetching
+from asymlib.fetching import fetching
+from asymlib.files import save_pretrained
 
+NO_VARIANCE = -30.0  # a log-variance, the least that diffusers' Gaussian has
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderTiny": AutoencoderTiny}
+FirstStage = AutoencoderKL | AutoencoderTiny | VQModel
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def build_first_stage(
@@ -121,8 +125,24 @@ def _scale(layer: nn.Module, weight: float, bias: float) -> None:
     layer.bias.mul_(bias)
 
 
-def load_first_stage(path: str | Path) -> AutoencoderKL | VQModel:
+def pretrained(name: str) -> Path:
+    """The folder of weights that ship with the package, such as `first_stage` or `first_stage_vq`; a card is in it.
+
+    Raises:
+        FileNotFoundError: None of that name ships.
+    """
+    folder = PRETRAINED / name
+    if not (folder / "config.json").is_file():
+        shipped = ", ".join(sorted(path.parent.name for path in PRETRAINED.glob("*/config.json")))
+        raise FileNotFoundError(f"name: got {name!r}, expected one of {shipped}, which ship with the package")
+    return folder
+
+
+def load_first_stage(path: str | Path = PRETRAINED / "first_stage") -> FirstStage:
     """Load a frozen first stage from a folder that `save_pretrained` wrote; eval mode, no gradients.
+
+    Args:
+        path: The folder; by default the small KL autoencoder that ships with the package.
 
     Raises:
         FileNotFoundError: The folder has no config.json.
@@ -130,11 +150,36 @@ def load_first_stage(path: str | Path) -> AutoencoderKL | VQModel:
     """
     config = Path(path) / "config.json"
     if not config.is_file():
-        raise FileNotFoundError(f"first stage {path} is missing; expected a folder with config.json, assets/ ships one")
+        raise FileNotFoundError(f"first stage {path} is missing; expected a folder with config.json")
     name = json.loads(config.read_text()).get("_class_name")
     if name not in CLASSES:
         raise ValueError(f"first stage {path}: got a {name}, expected one of {', '.join(CLASSES)}")
     return CLASSES[name].from_pretrained(path, local_files_only=True).eval().requires_grad_(False)
+
+
+def without_variance(latent: torch.Tensor) -> torch.Tensor:
+    """The moments of a latent that is no distribution, of a VQ or tiny autoencoder: (N, C, h, w) -> (N, 2C, h, w)."""
+    return torch.cat([latent, torch.full_like(latent, NO_VARIANCE)], dim=1)
+
+
+@torch.no_grad()
+def encode_moments(first_stage: FirstStage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
+    """Posterior moments of (N, 3, H, W) images in [-1, 1]: (N, 2C, H/8, W/8), on the images' device.
+
+    The encoder of a VQ or a tiny autoencoder gives one latent: its posterior has the least variance there is.
+    """
+    parts = []
+    for encoded in (first_stage.encode(part.to(first_stage.device)) for part in image.split(batch)):
+        if hasattr(encoded, "latent_dist"):
+            parts.append(encoded.latent_dist.parameters)
+        else:
+            parts.append(without_variance(encoded.latents))
+    return torch.cat(parts).to(image.device)
+
+
+def encode_means(first_stage: FirstStage, image: torch.Tensor, batch: int = 32) -> torch.Tensor:
+    """Posterior means of (N, 3, H, W) images in [-1, 1]: (N, C, H/8, W/8), not scaled."""
+    return encode_moments(first_stage, image, batch).chunk(2, dim=1)[0]
 
 
 def fetch_first_stage(repository: str, revision: str, subfolder: str, home: str | Path) -> None:
@@ -155,4 +200,4 @@ def fetch_first_stage(repository: str, revision: str, subfolder: str, home: str 
         if name not in CLASSES:
             raise ValueError(f"it holds a {name}, not one of {', '.join(CLASSES)}")
         first_stage = CLASSES[name].from_pretrained(repository, **where)
-    first_stage.save_pretrained(home)
+    save_pretrained(first_stage, home)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch.nn.functional import interpolate, pad
 
-from asymlib.data.words import WORDS, encode_prompt
+from asymlib.files import written_folder
+from asymlib.models.words import WORDS, encode_prompt
 
 
 class LatentInpainter:
@@ -75,14 +78,19 @@ class LatentInpainter:
             raise FileNotFoundError(
                 f"inpainter {folder} is missing; expected a folder with config.json, stage inpainter makes it"
             )
-        unet = UNet2DModel.from_pretrained(folder, local_files_only=True).eval()
-        return cls(unet, DDIMScheduler.from_pretrained(folder), unet.config.scaling_factor)
+        config = UNet2DModel.load_config(folder, local_files_only=True)
+        scaling_factor = config.pop("scaling_factor")  # ours: diffusers would warn that it does not know it
+        with torch.device("meta"):
+            unet = UNet2DModel.from_config(config)
+        unet.load_state_dict(load_file(folder / SAFETENSORS_WEIGHTS_NAME), assign=True)
+        return cls(unet.eval(), DDIMScheduler.from_pretrained(folder), scaling_factor)
 
     def save(self, folder: str | Path) -> None:
         """Write config and safetensors in diffusers' layout."""
         self.unet.register_to_config(scaling_factor=self.scaling_factor)
-        self.unet.save_pretrained(folder)
-        self.scheduler.save_pretrained(folder)
+        with written_folder(Path(folder)) as temporary:
+            self.unet.save_pretrained(temporary)
+            self.scheduler.save_pretrained(temporary)
 
     def known(self, masked_latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(N, C + 1, h, w), what is known: mask (N, 1, H, W) shrunk by nearest, and the masked image's latent.
@@ -100,7 +108,7 @@ class LatentInpainter:
 
         Args:
             count: Number of images N.
-            prompt: Words of `asymlib.data.words`, such as "red dark", or None; for all or for each image.
+            prompt: Words of `asymlib.models.words`, such as "red dark", or None; for all or for each image.
             reference: (N or 1, C, h, w), not scaled: the latent of the example that the hole should resemble.
 
         Returns:

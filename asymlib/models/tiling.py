@@ -4,12 +4,13 @@ A GroupNorm takes its statistics from all that it sees. With a tile's own, every
 so one pass over the whole picture, shrunk to the size of a tile, fixes them for all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
+
+from asymlib.models.normalisation import recorded_statistics, told_statistics
 
 
 def decode_tiles(
@@ -45,7 +46,9 @@ def decode_tiles(
     total = latent.new_zeros(len(latent), 3, factor * height, factor * width)
     weights = latent.new_zeros(factor * height, factor * width)
     norms = [m for m in decode.modules() if isinstance(m, nn.GroupNorm)] if isinstance(decode, nn.Module) else []
-    with shared_statistics(norms, lambda: decode(*_thumbnail(latent, condition, factor, cells))):
+    with recorded_statistics(norms) as of_whole:
+        decode(*_thumbnail(latent, condition, factor, cells))
+    with told_statistics(of_whole):
         for top in starts(height, cells, overlap // factor):
             for left in starts(width, cells, overlap // factor):
                 part = latent[..., top : top + cells, left : left + cells]
@@ -55,36 +58,6 @@ def decode_tiles(
                 total[..., y : y + size, x : x + size] += weight * tile
                 weights[y : y + size, x : x + size] += weight
     return total / weights
-
-
-@contextmanager
-def shared_statistics(norms: Sequence[nn.GroupNorm], run: Callable) -> Iterator[None]:
-    """Inside, the norms use the mean and variance that they meet in one call of `run`."""
-    statistics = {}
-
-    def record(norm: nn.GroupNorm, inputs: tuple, _) -> None:
-        statistics[norm] = torch.var_mean(inputs[0].unflatten(1, (norm.num_groups, -1)).flatten(2), dim=2, correction=0)
-
-    def normalise(norm: nn.GroupNorm, inputs: tuple, _) -> torch.Tensor:
-        h, one = inputs[0], (1,) * (inputs[0].ndim - 2)
-        variance, mean = (s.repeat_interleave(h.shape[1] // norm.num_groups, 1) for s in statistics[norm])
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        return h * scale.unflatten(1, (-1, *one)) + (norm.bias - mean * scale).unflatten(1, (-1, *one))
-
-    with _hooked(norms, record):
-        run()
-    with _hooked(norms, normalise):
-        yield
-
-
-@contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Callable) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def starts(side: int, cells: int, overlap: int) -> list[int]:

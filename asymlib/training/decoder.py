@@ -8,8 +8,8 @@ discriminator has a schedule of its own.
 The same loop runs in one process and, under `accelerate launch`, in many: see `training.distributed`.
 """
 
-import math
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +22,12 @@ from diffusers.training_utils import EMAModel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from asymlib.data.images import to_tensor
-from asymlib.data.latents import Crops, swap_holes
-from asymlib.data.masks import training_masks
+from asymlib.masks import training_masks
+from asymlib.metrics import curve_point
 from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.training.checkpoints import ResumeState
+from asymlib.models.features import perceptual_loss
+from asymlib.pixels import to_tensor
+from asymlib.training.checkpoints import ResumeState, code_hash, forget, weights_hash
 from asymlib.training.distributed import (
     average_buffers,
     make_accelerator,
@@ -34,6 +35,7 @@ from asymlib.training.distributed import (
     require_same_start,
     synchronised,
 )
+from asymlib.training.latents import Crops, swap_holes
 from asymlib.training.losses import (
     PatchDiscriminator,
     adaptive_weight,
@@ -42,6 +44,8 @@ from asymlib.training.losses import (
     reconstruction_loss,
     ring_weights,
 )
+from asymlib.training.schedules import warmup_then_cosine
+from asymlib.training.settings import TrainingSettings
 
 
 class Validation(NamedTuple):
@@ -55,7 +59,9 @@ class Validation(NamedTuple):
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+def batches(
+    crops: Crops, settings: TrainingSettings, seed: int, start: int, process: int = 0, processes: int = 1
+) -> Iterator[Batch]:
     """Endless (image, latent, mask, kl) from step `start` on: one process's share of every batch.
 
     Batch i depends on (seed, i) alone, so that a resumed run sees the same ones, and any number of processes together.
@@ -84,23 +90,14 @@ def batches(crops: Crops, settings, seed: int, start: int, process: int = 0, pro
         step += 1
 
 
-def learning_rate(step: int, steps: int, warmup: int, floor: float) -> float:
-    """The factor on every learning rate: linear from 0.01 to 1 over `warmup` steps, then cosine to `floor`."""
-    if step < warmup:
-        return 0.01 + 0.99 * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def train_decoder(
     vqgan: AsymmetricVQGAN,
     source: Crops | Callable[[int], Iterator[Batch]],
-    validation: Validation,
-    settings,
-    seed: int,
-    perceptual: Callable,
-    measure: Callable,
-    inherits: bool,
+    settings: TrainingSettings | None = None,
+    validation: Validation | None = None,
+    seed: int = 0,
+    inherits: bool = True,
+    out: Path | None = None,
     resume_path: Path | None = None,
     data_hash: str = "",
     accelerator: Accelerator | None = None,
@@ -113,14 +110,14 @@ def train_decoder(
         vqgan: From `asymmetric_vqgan`; ends with the trained weights (their moving average if `settings.ema`).
         source: Training crops with cached moments, or a function from the first step to this process's share of the
             batches, as `batches` makes them.
-        validation: The fixed batch of the curves.
-        settings: The `training` section of params.yaml.
+        settings: How; by default that of `TrainingSettings()`.
+        validation: The fixed batch of the curve; without one it has the loss alone.
         seed: Seed of batches, masks, posterior samples and the discriminator.
-        perceptual: Distance of two batches in [0, 1] -> (N,).
-        measure: (image, image_hat, mask) -> the named numbers of a point of the curve.
         inherits: Whether the trunk started from the vanilla decoder: its rate is then lr_inherited, else lr_scratch.
             What has a rate of 0 is not trained.
-        resume_path: Where to keep what a killed run needs to continue; None keeps nothing.
+        out: Folder that gets the trained model, one process saving it; None leaves that to the caller.
+        resume_path: Where to keep what a killed run needs to continue; None keeps nothing. It is removed once the model
+            lies in `out`, and stays where there is no `out`.
         data_hash: Identity of the data, so that a state of other data is not continued.
         accelerator: From `make_accelerator`; None trains in this process, on the CPU.
 
@@ -128,10 +125,12 @@ def train_decoder(
         The curve: rows of {step, loss, pre_error, hole_psnr} on the validation batch, step 0 included.
 
     Raises:
+        FileNotFoundError, ImportError: The perceptual distance that the settings name cannot be had.
         FloatingPointError: The loss is not finite; the message names the step.
         ValueError: The batch does not go evenly into the processes, or a GAN with a trunk that is not trained (its
             weight is taken at the trunk's last convolution).
     """
+    settings = settings or TrainingSettings()
     accelerator = accelerator or make_accelerator(settings, cpu=True)
     require_divisible(settings, accelerator)
     if settings.gan_start is not None and inherits and not settings.lr_inherited:
@@ -157,7 +156,17 @@ def train_decoder(
     ema = EMAModel(trained, decay=settings.ema or 0.0, use_ema_warmup=False)
 
     # continue a run that was killed: every process reads the state, one writes it
-    identity = {"settings": settings.model_dump(), "seed": seed, "config": dict(vqgan.config), "data": data_hash}
+    identity = {
+        "settings": asdict(settings),
+        "seed": seed,
+        "inherits": inherits,
+        "start": weights_hash(vqgan),
+        "config": dict(vqgan.config),
+        "data": data_hash,
+        "processes": accelerator.num_processes,
+        "device": device.type,
+        "code": code_hash(),
+    }
     modules = {
         "decoder": vqgan.decoder,
         "discriminator": discriminator,
@@ -177,7 +186,8 @@ def train_decoder(
     decode, judge = accelerator.prepare(vqgan, discriminator)
     optimiser, discriminator_optimiser = accelerator.prepare(optimiser, discriminator_optimiser)
     ema.to(device)
-    validation = Validation(*(t.to(device) for t in validation))
+    perceptual = perceptual_loss(settings.perceptual if settings.perceptual_weight else "none", device)
+    validation = validation and Validation(*(t.to(device) for t in validation))
     if isinstance(source, Crops):
         if settings.inpainted_share and source.edits is None:
             raise ValueError(f"inpainted_share: got {settings.inpainted_share}, expected 0 without edits to train on")
@@ -186,12 +196,12 @@ def train_decoder(
 
     vqgan.train()
     if not history:
-        history.append({"step": 0, "loss": float("nan")} | _validate(vqgan, validation, measure))
+        history.append({"step": 0, "loss": float("nan")} | _validate(vqgan, validation))
     parts = settings.accumulate
     steps = range(start, settings.steps)
     progress = tqdm(steps, initial=start, total=settings.steps, mininterval=5, disable=not main)
     for step, (*batch, kl) in zip(progress, source(start), strict=False):
-        factor = learning_rate(step, settings.steps, settings.warmup, settings.lr_floor)
+        factor = warmup_then_cosine(step, settings.steps, settings.warmup, settings.lr_floor)
         for group in optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
         adversarial = settings.gan_start is not None and step >= settings.gan_start
@@ -229,7 +239,7 @@ def train_decoder(
         if adversarial:
             discriminator.requires_grad_(True)
             since, left = step - settings.gan_start, settings.steps - settings.gan_start
-            own_factor = learning_rate(since, left, settings.warmup, settings.lr_floor)
+            own_factor = warmup_then_cosine(since, left, settings.warmup, settings.lr_floor)
             discriminator_optimiser.param_groups[0]["lr"] = settings.lr_scratch * own_factor
             discriminator_optimiser.zero_grad(set_to_none=True)
             for i, (image, image_hat) in enumerate(made):
@@ -242,24 +252,25 @@ def train_decoder(
         if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
             ema.store(trained)
             ema.copy_to(trained)
-            history.append(
-                {"step": step + 1, "loss": loss.item() / image[0].numel()} | _validate(vqgan, validation, measure)
-            )
+            history.append({"step": step + 1, "loss": loss.item() / image[0].numel()} | _validate(vqgan, validation))
             ema.restore(trained)
-            progress.set_postfix({k: f"{history[-1][k]:.3g}" for k in ("loss", "pre_error", "hole_psnr")})
+            progress.set_postfix({k: f"{v:.3g}" for k, v in history[-1].items() if k != "step"})
         if main:
             state.keep(step + 1, history)
     ema.copy_to(trained)
     accelerator.wait_for_everyone()
-    if main:
-        state.clear()
     accelerator.unwrap_model(decode, keep_fp32_wrapper=False).eval()
+    if out is not None and main:
+        vqgan.save_pretrained(out)
+        forget(resume_path)  # only now: a full disk loses no training
     return history
 
 
 @torch.no_grad()
-def _validate(vqgan: AsymmetricVQGAN, batch: Validation, measure: Callable) -> dict[str, float]:
-    point = measure(batch.image, vqgan.eval().decode(batch.latent, batch.image, batch.mask), batch.mask)
+def _validate(vqgan: AsymmetricVQGAN, batch: Validation | None) -> dict[str, float]:
+    if batch is None:
+        return {}
+    point = curve_point(batch.image, vqgan.eval().decode(batch.latent, batch.image, batch.mask), batch.mask)
     vqgan.train()
     return point
 

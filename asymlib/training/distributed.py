@@ -11,12 +11,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
+from asymlib.training.settings import TrainingSettings
 
-def make_accelerator(settings, cpu: bool = False) -> Accelerator:
+
+def make_accelerator(settings: TrainingSettings, cpu: bool = False) -> Accelerator:
     """The processes, the device and the precision of a run, as `accelerate launch` set them up.
 
     Args:
-        settings: The `training` section of params.yaml.
+        settings: For the precision.
         cpu: Stay on the CPU, also where there is a GPU.
     """
     # Buffers are not broadcast in a forward pass: the discriminator has two before one backward, and the second
@@ -25,7 +27,7 @@ def make_accelerator(settings, cpu: bool = False) -> Accelerator:
     return Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[kept])
 
 
-def require_divisible(settings, accelerator: Accelerator) -> None:
+def require_divisible(settings: TrainingSettings, accelerator: Accelerator) -> None:
     """Refuse a batch that does not go evenly into processes and accumulated parts.
 
     Raises:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import max_pool2d, relu
+from torch.nn.functional import relu
+
+from asymlib.masks import dilate
 
 
 def reconstruction_loss(
     image_hat: torch.Tensor,
     image: torch.Tensor,
-    perceptual: Callable,
+    perceptual: Callable | None,
     weight: float,
     pixel_weight: torch.Tensor | None = None,
     geometric: bool = False,
@@ -23,7 +25,7 @@ def reconstruction_loss(
     Args:
         image_hat: (N, 3, H, W).
         image: (N, 3, H, W) in [-1, 1].
-        perceptual: Distance of two batches in [0, 1] -> (N,); called only where `weight` > 0.
+        perceptual: Distance of two batches in [0, 1] -> (N,); or None for none.
         weight: 1 officially (with LPIPS).
         pixel_weight: (N, 1, H, W), of the absolute difference; officially 1 everywhere.
         geometric: Whether the average is the geometric one, of 1 + each image's sum: a tenth off then counts alike in
@@ -33,7 +35,9 @@ def reconstruction_loss(
     """
     difference = (image - image_hat).abs()
     difference = difference if pixel_weight is None else pixel_weight * difference
-    distance = perceptual((image_hat + 1) / 2, (image + 1) / 2) if weight else difference.new_zeros(len(image))
+    distance = difference.new_zeros(len(image))
+    if perceptual is not None and weight:
+        distance = perceptual((image_hat + 1) / 2, (image + 1) / 2)
     if geometric:
         return (1 + difference.sum((1, 2, 3)) + weight * distance * image[0].numel()).log().mean().exp()
     return difference.sum() / len(image) + weight * distance.mean() * image[0].numel()
@@ -41,8 +45,7 @@ def reconstruction_loss(
 
 def ring_weights(mask: torch.Tensor, weight: float, width: int = 4) -> torch.Tensor:
     """(N, 1, H, W), `weight` in the hole's outermost `width` pixels and 1 elsewhere; mask (N, 1, H, W), 1 = hole."""
-    near = max_pool2d(1 - mask, 2 * width + 1, stride=1, padding=width)
-    return 1 + (weight - 1) * near * mask
+    return 1 + (weight - 1) * dilate(1 - mask, width) * mask
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -1,0 +1,138 @@
+"""Every metric of the tables, once: x is the reference and y the result, both in [0, 1]; m = 1 in the hole.
+
+All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,)."""
+
+import torch
+from torch.nn.functional import conv2d, pad
+
+from asymlib.masks import dilate
+from asymlib.models.features import EffNetFeatures
+from asymlib.pixels import to_uint8
+
+
+def pre_error(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the known pixels: sum((y - x)^2 (1 - m)) / (3 sum(1 - m)).
+
+    Example:
+        >>> x, m = torch.zeros(1, 3, 1, 2), torch.tensor([[[[0.0, 1.0]]]])
+        >>> pre_error(x, x + torch.tensor([0.5, 1.0]), m)  # the hole's error does not count
+        tensor([0.2500])
+
+    Source: the official `eval.py` before its removal (commit aa62f45^), which had no denominator.
+    """
+    return _masked_mean((y - x).square(), 1 - m)
+
+
+def pre_error_all(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """The same sum over the number of all pixels, known or not: the other way to read the paper's number.
+
+    Which of the two denominators the paper has is not known. The ratio of two decoders differs between them only by how
+    pictures with large and small holes are weighted.
+    """
+    return ((y - x).square() * (1 - m)).mean((1, 2, 3))
+
+
+def psnr_kept(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """-10 log10 of pre_error, in dB; infinite where every known pixel is exact."""
+    return -10 * torch.log10(pre_error(x, y, m))
+
+
+def rounding_floor(y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """What rounding y to 8 bits alone changes in the known pixels, as a mean squared error."""
+    return pre_error(y, to_uint8(y).float() / 255, m)
+
+
+def seam_grad(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Mean Sobel magnitude of (y - x) 255 on the one-pixel edge of the hole, averaged over channels.
+
+    The edge is the hole's outermost pixels: those with a known pixel among their eight neighbours.
+
+    Source: ASUKA's Grad (CVPR 2025).
+    """
+    n, channels, height, width = x.shape
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=x.device)
+    kernels = torch.stack([sobel, sobel.T])[:, None]
+    error = pad((y - x) * 255, (1, 1, 1, 1), mode="replicate").reshape(n * channels, 1, height + 2, width + 2)
+    magnitude = conv2d(error, kernels).square().sum(1).sqrt().reshape(n, channels, height, width)
+    return _masked_mean(magnitude, m * dilate(1 - m, 1))
+
+
+def ring_l1(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean absolute error, of 255, within `width` pixels on each side of the mask's edge."""
+    return _masked_mean((y - x).abs() * 255, dilate(m, width) * dilate(1 - m, width))
+
+
+def hole_psnr(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """PSNR in dB inside the hole's bounding crop, with the reference pasted outside the hole.
+
+    It is the PSNR of the hole's pixels plus 10 log10(crop / hole area), a constant of the mask: differences between
+    decoders are the same.
+    """
+    squared = []
+    for reference, result, mask in zip(x, y, m, strict=True):
+        rows, columns = bounding_crop(mask)
+        squared.append(((result - reference) * mask)[:, rows, columns].square().mean())
+    return -10 * torch.log10(torch.stack(squared))
+
+
+def hole_effnet_distance(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
+    """`effnet_distance` of the hole's bounding crop (at least 32 px a side), with the reference pasted outside."""
+    distances = []
+    for i, mask in enumerate(m):
+        rows, columns = bounding_crop(mask, smallest=32)
+        pasted = torch.where(mask > 0, y[..., i, :, :, :], x[i])[..., rows, columns]
+        distances.append(effnet_distance(x[i, None, :, rows, columns], pasted.unsqueeze(-4), features)[..., 0])
+    return torch.stack(distances, dim=-1)
+
+
+def effnet_distance(x: torch.Tensor, y: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
+    """Distance of EfficientNet-Lite0 features over the whole image; not LPIPS. See `EffNetFeatures.distance`.
+
+    Like `hole_effnet_distance` it also takes several results (V, N, 3, H, W) and returns (V, N): the reference then
+    goes through the network once.
+    """
+    if y.ndim == 4:
+        return features.distance(y, x)
+    return torch.stack([features.distance(y[:, i], x[i, None]) for i in range(len(x))], dim=1)
+
+
+def max_abs_uint8(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Largest change of a known pixel, of 255, once y is saved with 8 bits."""
+    change = (to_uint8(y).int() - to_uint8(x).int()).abs() * (m == 0)
+    return change.flatten(1).amax(1).float()
+
+
+def changed_pixels(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Share of the known pixels that differ in any channel, once y is saved with 8 bits."""
+    changed = (to_uint8(y) != to_uint8(x)).any(1, keepdim=True).float()
+    return _masked_mean(changed, (m == 0).float())
+
+
+@torch.no_grad()
+def curve_point(reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """The two numbers that a training curve follows, means over images in [-1, 1]: pre_error and hole_psnr."""
+    x, y = (reference + 1) / 2, (image_hat.clamp(-1, 1) + 1) / 2
+    return {"pre_error": float(pre_error(x, y, mask).mean()), "hole_psnr": float(hole_psnr(x, y, mask).mean())}
+
+
+def bounding_crop(mask: torch.Tensor, smallest: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle around the hole of a (1, H, W) mask, grown to `smallest` px a side.
+
+    Raises:
+        ValueError: The mask has no hole.
+    """
+    if not mask.any():
+        raise ValueError("mask: got no hole, expected at least one pixel with 1")
+    spans = []
+    for axis, length in enumerate(mask.shape[-2:]):
+        inside = mask[0].any(1 - axis).nonzero().flatten()
+        start, stop = int(inside[0]), int(inside[-1]) + 1
+        side = max(stop - start, min(smallest, length))
+        start = min(max(0, (start + stop - side) // 2), length - side)
+        spans.append(slice(start, start + side))
+    return spans[0], spans[1]
+
+
+def _masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean over the pixels and channels of each image that `weight` (N, 1, H, W) selects."""
+    return (values * weight).sum((1, 2, 3)) / (values.shape[1] * weight.sum((1, 2, 3)))

@@ -1,0 +1,158 @@
+"""Short runs of many decoders, several seeds each, for the questions of notebooks 08, 09 and 12: `make ablations`.
+
+A run is a row of `ablations` in params.yaml and a seed. It starts from the trained vanilla decoder, trains with what
+the row changes, and is measured on test photographs. As many runs go side by side as the profile has threads; what a
+killed call has finished is kept, and a changed row reruns itself alone.
+"""
+
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from asymlib.editing.compositing import PASTES
+from asymlib.files import content_hash
+from asymlib.models.first_stage import load_first_stage
+from asymlib.study.dataset.images import Pairs, load_pairs
+from asymlib.study.evaluation.generation import decode_all
+from asymlib.study.evaluation.protocol import Task, evaluate, make_tasks, rows_of
+from asymlib.study.evaluation.reconstruction import psnr
+from asymlib.study.hub import load_diffusion
+from asymlib.study.params import Ablations, Profile, load_ablations
+from asymlib.study.project import project_root
+from asymlib.study.provenance import write_json
+from asymlib.study.reporting.tables import read_rows, write_rows
+from asymlib.study.training import run
+from asymlib.training.checkpoints import load_tensors, save_tensors
+from asymlib.training.decoder import train_decoder
+
+METRICS = ["pre_error", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
+IDENTITY = ["seed", "data", "first_stage", "latents", "inpainter", "row", "settings", "code", "every", "sampling_steps"]
+PASTED = {name: PASTES[name] for name in ("paste_hard", "paste_poisson")}  # what retouch has to beat
+WHOLE = "whole"  # the source that is decoded without a mask; its hole is the whole picture
+
+
+def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
+    """Make every run that is not there yet, then RESULTS/rows.csv and RESULTS/provenance.json.
+
+    Args:
+        ablations: The section of params.yaml.
+        params: Its profile, see `load_ablations`; its stages up to `inpainter` have been run.
+        results: Where to.
+
+    Raises:
+        FileNotFoundError, ImportError: The profile's data or checkpoints, or the weights of its loss, are missing.
+        BrokenProcessPool: The system has killed a run, mostly for want of memory.
+    """
+    if not (params.checkpoints / "inpainter").is_dir():
+        raise FileNotFoundError(f"checkpoint {params.checkpoints / 'inpainter'} is missing; `make ablations` makes it")
+    runs = {}  # folder -> what its record has to say
+    for name, row in ablations.rows.items():
+        record = run.start_record(params, name) | {
+            "inpainter": content_hash(params.checkpoints / "inpainter"),
+            "every": ablations.every,
+            "sampling_steps": params.inpainter.sampling_steps,
+        }
+        runs |= {_home(params, name, seed): record | {"seed": seed} for seed in row.seeds or ablations.seeds}
+    pending = {folder: record for folder, record in runs.items() if not _is_done(record, folder)}
+    if pending:
+        first_stage = load_first_stage(params.checkpoints / "first_stage")
+        inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
+        pairs = _pairs(ablations, params)
+        tasks = make_tasks(first_stage, inpainter, pairs, params.inpainter.sampling_steps, params.seed)
+        for source, task in tasks.items():
+            save_tensors(_home(params) / f"{source}.safetensors", task._asdict())
+        vanilla = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
+        rows = evaluate(vanilla, tasks, pairs, params.evaluation.batch, params.seed, PASTED)
+        rows = pd.concat([rows.assign(seed=seed) for seed in ablations.seeds])  # needs no training, hence no seed
+        kept = rows["metric"].isin(METRICS) & ~((rows["metric"] == "pre_error") & rows["variant"].str.contains("paste"))
+        write_rows(rows[kept], _home(params, "vanilla") / "rows.csv")
+    with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
+        started = [pool.submit(one_run, params, ablations, record, folder) for folder, record in pending.items()]
+        try:
+            for future in tqdm(started, desc="runs"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else a mistake is told when all other runs have ended
+            raise
+    folders = [_home(params, "vanilla"), *runs]
+    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
+    write_json({f.name: json.loads((f / "record.json").read_text()) for f in runs}, results / "provenance.json")
+
+
+def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -> None:
+    """Train and measure one row with one seed, on one thread.
+
+    Args:
+        params: As they were when the record was taken, see `run_ablations`.
+        ablations: Likewise.
+        record: What it can be traced to; it names row and seed.
+        folder: Gets rows.csv and, at last, record.json.
+    """
+    torch.set_num_threads(1)
+    name, seed = record["decoder"], record["seed"]
+    params = params.model_copy(update={"seed": seed})
+    first_stage = run.read_first_stage(params, name)
+    vqgan = run.build_decoder(params, name, first_stage)
+    validation = run.read_validation(params, first_stage)
+    with torch.no_grad():
+        change = vqgan.decode(validation.latent) - first_stage.decode(validation.latent).sample
+    record["start_error"] = float(change.square().mean() / 4)  # of pixels in [0, 1], without a mask
+    record["perceptual_loss"] = params.training[name].perceptual
+    source, settings = run.read_source(params, name, vqgan), params.training[name]
+    inherits = bool(params.decoder(name).inherit)
+    train_decoder(vqgan, source, settings, validation, seed, inherits)
+    rows = _measured(vqgan, _pairs(ablations, params), _home(params), params.evaluation.batch, seed)
+    write_rows(rows.assign(variant=name), folder / "rows.csv")
+    write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
+
+
+def _home(params: Profile, *job: str | int) -> Path:
+    return params.checkpoints.parent / "ablations" / "_".join(map(str, job))
+
+
+def _is_done(record: dict, folder: Path) -> bool:
+    """Whether a run of this row, with this seed and on these data, is there."""
+    path = folder / "record.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return all(known.get(fact) == record[fact] for fact in IDENTITY)
+
+
+def _be_quiet() -> None:
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # progress bars of many processes; errors come back as such
+
+
+def _measured(vqgan, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
+    """Rows of METRICS for every source, and of the whole picture's PSNR without a mask."""
+    tasks = {s: Task(**load_tensors(home / f"{s}.safetensors")[0]) for s in ("own", "swapped", "inpainted")}
+    rows = evaluate({"run": vqgan.decode}, tasks, pairs, batch, seed, pastes={})
+    without = psnr(pairs.image, decode_all(vqgan.decode, tasks["own"].latent, batch))
+    whole = rows_of({"hole_psnr": without}, pairs, "run", WHOLE, seed)
+    return pd.concat([rows[rows["metric"].isin(METRICS)], whole])
+
+
+def _pairs(ablations: Ablations, params: Profile) -> Pairs:
+    """Every so many of the test photographs' pairs."""
+    pairs = load_pairs(params.data / "images", params.data / "masks", "test")
+    chosen = (pairs.table["stratum"] == pairs.table["stratum"].iloc[0]).to_numpy().nonzero()[0][:: ablations.every]
+    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
+
+
+def main() -> None:
+    try:
+        run_ablations(*load_ablations(), project_root() / "results" / "ablations")
+    except BrokenProcessPool:
+        sys.exit("error: threads: got a run that the system has killed, expected memory for as many runs side by side")
+    except (OSError, ImportError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Train the latent inpainter: velocity prediction on the cached latents, conditioned on mask and masked latent, and
+half of the time on what the hole holds."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers.training_utils import EMAModel
+from torch.nn.functional import interpolate, mse_loss
+from tqdm import tqdm
+
+from asymlib.masks import training_masks
+from asymlib.models.first_stage import encode_means
+from asymlib.models.inpainter import LatentInpainter, latent_statistics
+from asymlib.models.words import present_words
+from asymlib.pixels import to_tensor
+from asymlib.study.params import Inpainter
+from asymlib.training.checkpoints import ResumeState, code_hash, forget, weights_hash
+from asymlib.training.latents import Crops, Edits
+from asymlib.training.schedules import cosine_with_warmup
+
+
+class Examples(NamedTuple):
+    """What the inpainter is trained on: latent and masked latent (N, C, h, w), posterior means, not scaled; mask
+    (N, 1, 8h, 8w), 1 = hole; and what the hole holds: prompt (N, 6), 1 for every word that describes a part of it, and
+    reference (N, 2 C), mean and deviation of its latent, not scaled."""
+
+    latent: torch.Tensor
+    masked_latent: torch.Tensor
+    mask: torch.Tensor
+    prompt: torch.Tensor
+    reference: torch.Tensor
+
+
+def make_examples(
+    first_stage: AutoencoderKL, images: torch.Tensor, masks_per_image: int, full_mask_share: float, seed: int
+) -> Examples:
+    """Draw official masks for the training images, encode what they leave, and describe what they hide.
+
+    Args:
+        first_stage: The frozen autoencoder.
+        images: (N, 3, H, H) uint8.
+        masks_per_image: How many masks each image gets.
+        full_mask_share: Share of masks that leave nothing, from which the model learns to generate.
+        seed: Seed of the masks.
+
+    Returns:
+        N x masks_per_image examples.
+    """
+    image = to_tensor(images)
+    latent = encode_means(first_stage, image).repeat(masks_per_image, 1, 1, 1)
+    mask = training_masks(len(latent), images.shape[-1], full_mask_share, np.random.default_rng([seed, 7]))
+    parts = mask.split(len(image))
+    masked = torch.cat([encode_means(first_stage, (1 - part) * image) for part in parts])
+    prompt = torch.cat([present_words(image, part) for part in parts])
+    hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
+    return Examples(latent, masked, mask, prompt, latent_statistics(latent, hole))
+
+
+def make_edits(
+    first_stage: AutoencoderKL, inpainter: LatentInpainter, crops: Crops, count: int, steps: int, seed: int
+) -> Edits:
+    """Let the diffusion model fill a hole in some of the training crops.
+
+    Args:
+        first_stage: The frozen autoencoder.
+        inpainter: Trained.
+        crops: Training crops of the decoders.
+        count: How many of them, at most.
+        steps: DDIM steps.
+        seed: Seed of the choice, the official masks and the noise.
+    """
+    rng = np.random.default_rng([seed, 8])
+    image = crops.image[torch.from_numpy(rng.permutation(len(crops.image))[:count])]
+    mask = training_masks(len(image), image.shape[-1], 0.0, rng)
+    masked_latent = encode_means(first_stage, (1 - mask) * to_tensor(image))
+    parts = zip(masked_latent.split(128), mask.split(128), strict=True)
+    latent = torch.cat([inpainter.sample(*part, steps, seed + i) for i, part in enumerate(parts)])
+    return Edits(image, latent, mask.byte())
+
+
+def train_inpainter(
+    inpainter: LatentInpainter,
+    examples: Examples,
+    settings: Inpainter,
+    seed: int,
+    out: Path | None = None,
+    resume_path: Path | None = None,
+) -> list[dict]:
+    """Train in place.
+
+    Args:
+        inpainter: From `LatentInpainter.build`; ends with the moving average of the weights.
+        examples: From `make_examples`. Prompt and reference are each dropped half of the time, so that the model also
+            works without.
+        settings: The `inpainter` section of params.yaml.
+        seed: Seed of batches, noise and timesteps.
+        out: Folder that gets the trained model; None leaves that to the caller.
+        resume_path: Where to keep what a killed run needs to continue; removed once the model lies in `out`.
+
+    Returns:
+        The curve: rows of {step, loss}, means over 50 steps.
+    """
+    unet = inpainter.unet.train()
+    optimiser = torch.optim.Adam(unet.parameters(), lr=settings.lr)
+    ema = EMAModel(unet.parameters(), decay=0.995)
+    noising = DDPMScheduler.from_config(inpainter.scheduler.config)
+    identity = {
+        "settings": settings.model_dump(),
+        "seed": seed,
+        "start": weights_hash(unet),
+        "scaling_factor": inpainter.scaling_factor,
+        "data": hashlib.sha256(b"".join(part.numpy().tobytes() for part in examples)).hexdigest(),
+        "code": code_hash(*Path(__file__).parent.glob("*.py")),
+    }
+    state = ResumeState(resume_path, identity, {"unet": unet, "ema": ema, "optimiser": optimiser})
+    start, history = state.restore()
+    losses: list[float] = []
+    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc="inpainter", mininterval=5)
+    for step in progress:
+        rng = np.random.default_rng([seed, 4, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        chosen = torch.from_numpy(rng.integers(0, len(examples.latent), settings.batch))
+        latent, masked_latent, mask, prompt, reference = (part[chosen] for part in examples)
+        clean = latent * inpainter.scaling_factor
+        noise = torch.randn(clean.shape, generator=generator)
+        t = torch.randint(0, noising.config.num_train_timesteps, (len(clean),), generator=generator)
+        noisy = noising.add_noise(clean, noise, t)
+        kept = (torch.rand(2, len(clean), 1, generator=generator) < 0.5).float()
+        wish = torch.cat([prompt * kept[0], reference * inpainter.scaling_factor * kept[1]], dim=1)
+        velocity = inpainter.predict(noisy, t, inpainter.known(masked_latent, mask), wish)
+        loss = mse_loss(velocity, noising.get_velocity(clean, noise, t))
+        optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        ema.step(unet.parameters())
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0 or step + 1 == settings.steps:
+            history.append({"step": step + 1, "loss": float(np.mean(losses))})
+            losses = []
+            progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
+        state.keep(step + 1, history)
+    ema.copy_to(unet.parameters())
+    unet.eval()
+    if out is not None:
+        inpainter.save(out)
+        forget(resume_path)  # only now: a full disk loses no training
+    return history

@@ -1,0 +1,150 @@
+"""One decoder of a profile, from its row in params.yaml to its checkpoint, curve and record.
+
+What notebook 03 shows step by step and `training.launch` does in one go, in one process or in many.
+"""
+
+from dataclasses import asdict
+
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, VQModel
+
+from asymlib.files import content_hash
+from asymlib.models.construction import asymmetric_vqgan, scaled_size
+from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import encode_means, load_first_stage
+from asymlib.study.dataset.images import load_pairs
+from asymlib.study.dataset.streaming import ImageStream
+from asymlib.study.params import Profile
+from asymlib.study.provenance import provenance
+from asymlib.study.training.first_stage import provide_first_stage
+from asymlib.training.checkpoints import load_tensors
+from asymlib.training.decoder import Validation, decode_macs, train_decoder
+from asymlib.training.distributed import make_accelerator
+from asymlib.training.latents import Crops, Edits
+
+
+def read_first_stage(params: Profile, name: str) -> AutoencoderKL | VQModel:
+    """The frozen first stage of a decoder; provided where stage `first_stage` has not been run."""
+    section = params.decoder(name).first_stage
+    settings, home = getattr(params, section), params.checkpoints / section
+    if not (home / "config.json").is_file():
+        return provide_first_stage(settings, params.seed, home, params.resume_path(section))
+    return load_first_stage(home)
+
+
+def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> AsymmetricVQGAN:
+    """The untrained decoder of a row, on its first stage."""
+    row = params.decoder(name)
+    width, blocks = scaled_size(first_stage, row.scale)
+    return asymmetric_vqgan(first_stage, width, blocks, row.branch, row.inherit, params.seed, row.condition)
+
+
+def read_validation(params: Profile, first_stage: AutoencoderKL) -> Validation:
+    """The images and masks of `val`, with the encoder's means."""
+    pairs = load_pairs(params.data / "images", params.data / "masks", "val")
+    return Validation(pairs.image, encode_means(first_stage, pairs.image), pairs.mask)
+
+
+def start_record(params: Profile, name: str) -> dict:
+    """What a decoder can be traced to; taken before it is trained."""
+    return provenance(
+        decoder=name,
+        seed=params.seed,
+        data=content_hash(params.data / "images" / "manifest.csv"),
+        first_stage=content_hash(params.checkpoints / params.decoder(name).first_stage),
+        latents=_latents_hash(params, name),
+        row=params.decoder(name).model_dump(mode="json"),
+        settings=asdict(params.training[name]),
+    ) | ({"stream": params.stream.model_dump()} if params.stream else {})
+
+
+def _latents_hash(params: Profile, name: str) -> str:
+    """Of the cached latents that a decoder learns from, and of the diffusion model's where it learns from these too."""
+    if params.stream is not None:
+        return ""
+    files = [params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors"]
+    if params.training[name].inpainted_share:
+        files.append(params.checkpoints / "inpainter" / "edits.safetensors")
+    return content_hash(*(file for file in files if file.is_file()))
+
+
+def read_source(
+    params: Profile, name: str, vqgan: AsymmetricVQGAN, accelerator: Accelerator | None = None
+) -> Crops | ImageStream:
+    """What a profile trains on: the crops whose latents are cached or, with a `stream` section, images that are encoded
+    on the way."""
+    settings = params.training[name]
+    if params.stream is None:
+        crops = Crops(**load_tensors(params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors")[0])
+        if settings.inpainted_share:
+            edits = Edits(**load_tensors(params.checkpoints / "inpainter" / "edits.safetensors")[0])
+            crops = crops._replace(edits=edits)
+        return crops
+    if settings.swapped_share or settings.inpainted_share:
+        came = f"{settings.swapped_share} and {settings.inpainted_share}"
+        raise ValueError(f"swapped_share, inpainted_share: got {came}, expected 0 with a stream of images")
+    accelerator = accelerator or make_accelerator(settings, cpu=True)
+    return ImageStream(
+        params.stream,
+        settings.batch,
+        settings.full_mask_share,
+        params.seed,
+        lambda image: vqgan.posterior(image.to(accelerator.device)),
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+
+
+def train(
+    params: Profile,
+    name: str,
+    vqgan: AsymmetricVQGAN,
+    source: Crops | ImageStream,
+    validation: Validation,
+    record: dict,
+    accelerator: Accelerator | None = None,
+) -> list[dict]:
+    """Train a decoder of a profile in place, from where it was killed if it was, and save it.
+
+    Args:
+        params: The profile.
+        name: The decoder's row.
+        vqgan: From `build_decoder`.
+        source: From `read_source`.
+        validation: From `read_validation`.
+        record: From `start_record`: a state of other data is not continued.
+        accelerator: See `train_decoder`; one process saves.
+
+    Returns:
+        The curve, see `train_decoder`.
+    """
+    return train_decoder(
+        vqgan,
+        source,
+        params.training[name],
+        validation,
+        params.seed,
+        inherits=bool(params.decoder(name).inherit),
+        out=params.checkpoints / "decoders" / name,
+        resume_path=params.resume_path(name),
+        data_hash=record["data"] + record["first_stage"] + record["latents"] + str(record.get("stream", "")),
+        accelerator=accelerator,
+    )
+
+
+def what_it_cost(params: Profile, name: str, vqgan: AsymmetricVQGAN) -> dict:
+    """Steps, parameters and multiply-accumulates of a decoder, for its record.
+
+    A training step costs about three decodes for each image: forward, and backward for inputs and for weights.
+    """
+    settings, size = params.training[name], params.images.test_size
+    macs = decode_macs(vqgan, size)
+    side = params.stream.size if params.stream else params.latents.crop
+    pixels = settings.steps * settings.batch * side**2
+    return {
+        "steps": settings.steps,
+        "decoder_parameters": sum(p.numel() for p in vqgan.decoder.parameters()),
+        "decode_gmac": macs / 1e9,
+        "decode_size": size,
+        "training_tmac": 3 * macs * pixels / size**2 / 1e12,
+    }
