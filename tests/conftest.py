@@ -1,21 +1,27 @@
-"""Small models of the real classes, and torch on two threads as in the profiles."""
+"""Small models of the real classes, runs that are killed, disks that are full, and torch on two threads as in the
+profiles."""
 
+import errno
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from diffusers import ModelMixin
 from PIL import Image
 from skimage import data
 
-from asymlib.data.latents import cache_crops
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import build_first_stage
-from asymlib.profiles import source_files
-from asymlib.project import project_root
+from asymlib.study.profiles import source_files
+from asymlib.study.project import project_root
+from asymlib.training.checkpoints import ResumeState
+from asymlib.training.latents import cache_crops
 
 torch.set_num_threads(2)
 
@@ -73,3 +79,48 @@ def tiny_pipelines() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def full_disk(monkeypatch) -> Callable[[], AbstractContextManager]:
+    """Inside `full_disk()`, the disk is full in the middle of a model's weights."""
+
+    def fail(model, folder: str | Path, **options) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "diffusion_pytorch_model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelMixin, "save_pretrained", fail)
+            with pytest.raises(OSError, match="got a full disk, expected room for it"):
+                yield
+
+    return full
+
+
+@pytest.fixture
+def kept_often(monkeypatch) -> Callable[[int], None]:
+    """`kept_often(n)`: resume states are written every n steps, few enough for a short run to have some."""
+    return lambda every: monkeypatch.setattr(ResumeState.__init__, "__defaults__", (every,))
+
+
+@pytest.fixture
+def killed_after(monkeypatch) -> Callable[[int], AbstractContextManager]:
+    """Inside `killed_after(n)`, a training dies after its n-th step."""
+    real_keep = ResumeState.keep
+
+    @contextmanager
+    def killed(steps: int) -> Iterator[None]:
+        def keep_then_die(state, step, history) -> None:
+            real_keep(state, step, history)
+            if step == steps:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResumeState, "keep", keep_then_die)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return killed

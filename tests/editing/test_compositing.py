@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from asymlib.data.images import to_tensor
 from asymlib.editing.compositing import (
     PASTES,
     paste_colour_matched,
@@ -14,6 +13,7 @@ from asymlib.editing.compositing import (
     paste_overlay,
     paste_poisson,
 )
+from asymlib.pixels import to_tensor
 
 EXACT = ("paste_hard", "paste_poisson", "paste_colour_matched", "paste_overlay")
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from asymlib.data.latents import encode_means
 from asymlib.editing.generation import generate
 from asymlib.editing.local_editing import (
     added_words,
@@ -15,6 +14,7 @@ from asymlib.editing.local_editing import (
     edit_photo,
     paint_by_example,
 )
+from asymlib.models.first_stage import encode_means
 from asymlib.models.inpainter import LatentInpainter
 
 

@@ -6,8 +6,9 @@ from diffusers import AsymmetricAutoencoderKL
 from torch import nn
 
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
-from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
 from asymlib.models.first_stage import build_first_stage
+from asymlib.models.interchange import AsymmetricVAE
 
 
 def narrow_vqgan(**config):
@@ -111,6 +112,28 @@ def test_saving_and_loading_gives_the_same_pixels(vqgan, tmp_path):
         assert torch.equal(
             AsymmetricVQGAN.from_pretrained(tmp_path).decode(latent, image, mask), vqgan.decode(latent, image, mask)
         )
+
+
+@pytest.mark.parametrize("upcast", [True, False])
+def test_diffusers_class_keeps_whether_half_precision_overflows(upcast, tmp_path):
+    """Breaks when SDXL's decoder comes back from diffusers' class without its flag, and overflows."""
+    vqgan = narrow_vqgan(force_upcast=upcast).eval()
+    vae = vqgan.to_diffusers()
+    vae.save_pretrained(tmp_path)
+    loaded = AsymmetricVAE.from_pretrained(tmp_path, local_files_only=True)
+    assert vae.config.force_upcast is loaded.config.force_upcast is upcast
+    for again in (AsymmetricVQGAN.from_diffusers(vae), AsymmetricVQGAN.from_diffusers(loaded), load_vqgan(tmp_path)):
+        assert again.config.force_upcast is upcast
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), vqgan.parameters(), strict=True))
+
+
+def test_a_condition_without_a_branch_is_refused(first_stage):
+    """Breaks when a setting that can do nothing is taken silently."""
+    with pytest.raises(ValueError, match=r"^condition: got \{'layers': 1\} with branch False, expected None"):
+        narrow_vqgan(branch=False, condition={"layers": 1})
+    with pytest.raises(ValueError, match=r"^condition: got \{'layers': 1\} with branch False, expected None"):
+        asymmetric_vqgan(first_stage, branch=False, condition={"layers": 1})
+    assert narrow_vqgan(branch=False).decoder.condition_encoder is None
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ import torch
 from skimage import data
 from torch.nn.functional import interpolate
 
-from asymlib.data.images import to_tensor
-from asymlib.evaluation.cost import decode_memory, tiling_error
 from asymlib.models import tiling
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import load_first_stage
 from asymlib.models.tiling import decode_tiles, starts
-from asymlib.project import project_root
+from asymlib.pixels import to_tensor
+from asymlib.study.evaluation.cost import decode_memory, tiling_error
 
 
 def enlarge(latent, *condition):
@@ -44,7 +43,7 @@ def test_a_tile_that_does_not_fit_the_factor_is_refused():
 @torch.no_grad()
 def test_tiles_of_a_trained_decoder_are_close_and_need_less_memory(monkeypatch):
     """The bound on seams; breaks when every tile is normalised by statistics of its own."""
-    first_stage = load_first_stage(project_root() / "assets" / "first_stage")
+    first_stage = load_first_stage()
     vqgan = asymmetric_vqgan(first_stage, *scaled_size(first_stage, "base"), branch=True, inherit=True, seed=0)
     vqgan.tile_size, vqgan.tile_overlap = 256, 32
     image, mask = to_tensor(data.astronaut()[None]), torch.zeros(1, 1, 512, 512)
@@ -52,7 +51,7 @@ def test_tiles_of_a_trained_decoder_are_close_and_need_less_memory(monkeypatch):
     latent = vqgan.encode(image)
     shared = tiling_error(vqgan, latent, image, mask)
     assert shared["tiling_mean"] < 1 and abs(shared["tiling_seam"]) < 0.5
-    monkeypatch.setattr(tiling, "shared_statistics", lambda norms, run: nullcontext())
+    monkeypatch.setattr(tiling, "told_statistics", lambda statistics: nullcontext())
     assert tiling_error(vqgan, latent, image, mask)["tiling_mean"] > 10
     assert decode_memory(vqgan, 512, tiled=True) < 0.5 * decode_memory(vqgan, 512, tiled=False)
 

@@ -1,26 +1,25 @@
 """The training loop: what it changes, what it never changes, and that a killed run loses nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from asymlib.data.images import to_tensor
-from asymlib.data.latents import Edits, encode_means, swap_holes
-from asymlib.evaluation.metrics import curve_point
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
-from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.params import load_params
-from asymlib.training import checkpoints, decoder
-from asymlib.training.decoder import Validation, batches, decode_macs, learning_rate, train_decoder
+from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
+from asymlib.models.first_stage import encode_means
+from asymlib.pixels import to_tensor
+from asymlib.study.params import load_params
+from asymlib.training import decoder
+from asymlib.training.decoder import Validation, batches, decode_macs, train_decoder
+from asymlib.training.latents import Edits
+from asymlib.training.schedules import warmup_then_cosine
 
 
 def settings(**changes):
     small = {"steps": 6, "batch": 2, "warmup": 1, "validate_every": 3, "perceptual_weight": 0.0, "gan_start": None}
-    return load_params("smoke").training["base"].model_copy(update=small | changes)
-
-
-def perceptual(image, reference):
-    return (image - reference).square().mean((1, 2, 3))
+    return replace(load_params("smoke").training["base"], **small | changes)
 
 
 @pytest.fixture
@@ -31,10 +30,8 @@ def validation(first_stage, crops):
     return Validation(image, encode_means(first_stage, image), mask)
 
 
-def train(vqgan, crops, validation, resume_path=None, inherits=True, **changes):
-    return train_decoder(
-        vqgan, crops, validation, settings(**changes), 0, perceptual, curve_point, inherits, resume_path, "data"
-    )
+def train(vqgan, crops, validation, resume_path=None, inherits=True, out=None, **changes):
+    return train_decoder(vqgan, crops, settings(**changes), validation, 0, inherits, out, resume_path, "data")
 
 
 def bytes_of(module):
@@ -50,16 +47,6 @@ def test_not_one_byte_of_the_first_stage_changes(base, first_stage, crops, valid
         assert not any(p.requires_grad or p.grad is not None for p in getattr(base, part).parameters())
     changed = bytes_of(base.decoder)
     assert all(changed[k] != v for k, v in bytes_of(first_stage.decoder).items() if k == "conv_out.weight")
-
-
-def test_a_swapped_hole_has_the_next_image_in_pixels_and_in_latent_cells():
-    """Breaks when only one of the two is swapped, or known pixels are."""
-    image, latent = (torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, s, s) for s in (16, 2))
-    mask = torch.zeros(3, 1, 16, 16)
-    mask[..., 8:] = 1
-    swapped, moved = swap_holes(image, latent, mask * torch.tensor([1.0, 0, 1]).view(3, 1, 1, 1), [1, 2, 0])
-    assert swapped[:, 0, 0, 0].tolist() == moved[:, 0, 0, 0].tolist() == [0, 1, 2]
-    assert swapped[:, 0, 0, -1].tolist() == moved[:, 0, 0, -1].tolist() == [1, 1, 0]
 
 
 def test_a_trunk_of_rate_0_is_not_trained(first_stage, crops, validation):
@@ -103,40 +90,129 @@ def test_training_lowers_the_known_pixels_error(base, crops, validation):
     assert history[-1]["pre_error"] < 0.5 * history[0]["pre_error"]
 
 
+def fresh(first_stage, seed=0):
+    return asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=seed)
+
+
+@pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize("gan_start", [None, 2])
-def test_a_killed_run_continues_bit_for_bit(first_stage, crops, validation, tmp_path, monkeypatch, gan_start):
-    """Breaks when an optimiser, the moving average, the discriminator or the batches are not restored."""
-
-    def fresh():
-        return asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
-
-    whole, killed = fresh(), fresh()
+def test_a_killed_run_continues_bit_for_bit(
+    first_stage, crops, validation, tmp_path, kept_often, killed_after, gan_start, torn
+):
+    """Breaks when an optimiser, the moving average, the discriminator or the batches are not restored, or a state that
+    was cut short ends the run."""
+    whole, killed, resumed = (fresh(first_stage) for _ in range(3))
     expected = train(whole, crops, validation, gan_start=gan_start)
-    path = tmp_path / "resume.safetensors"
-    monkeypatch.setattr(checkpoints.ResumeState.__init__, "__defaults__", (2,))
-    real_keep = checkpoints.ResumeState.keep
-
-    def keep_then_die(state, step, history):
-        real_keep(state, step, history)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints.ResumeState, "keep", keep_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    path = tmp_path / "resume.pt"
+    kept_often(2)
+    with killed_after(4):
         train(killed, crops, validation, path, gan_start=gan_start)
-    monkeypatch.setattr(checkpoints.ResumeState, "keep", real_keep)
-    resumed = fresh()
-    history = train(resumed, crops, validation, path, gan_start=gan_start)
-    assert bytes_of(resumed) == bytes_of(whole)
-    assert str(history) == str(expected) and not path.exists()
+    if torn:
+        path.write_bytes(path.read_bytes()[:1000])
+    history = train(resumed, crops, validation, path, out=tmp_path / "model", gan_start=gan_start)
+    assert bytes_of(resumed) == bytes_of(whole) == bytes_of(load_vqgan(tmp_path / "model"))
+    assert str(history) == str(expected) and [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_state_of_other_settings_is_not_continued(base, first_stage, crops, validation, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints.ResumeState.__init__, "__defaults__", (2,))
-    monkeypatch.setattr(checkpoints.ResumeState, "clear", lambda state: None)
-    train(base, crops, validation, tmp_path / "state.safetensors")
-    again = asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
-    assert train(again, crops, validation, tmp_path / "state.safetensors", lr_branch=1e-3)[0]["step"] == 0
+def test_a_continued_run_begins_at_the_step_of_its_state(first_stage, crops, tmp_path, kept_often, killed_after):
+    """Breaks when steps are done twice, or a finished run whose model is not saved is trained further."""
+    starts = []
+    path = tmp_path / "resume.pt"
+
+    def source(start):
+        starts.append(start)
+        return batches(crops, settings(), 0, start)
+
+    kept_often(2)
+    with killed_after(5):
+        train(fresh(first_stage), source, None, path)
+    first, again = fresh(first_stage), fresh(first_stage)
+    train(first, source, None, path)
+    assert path.is_file()  # nobody has saved the model
+    train(again, source, None, path)
+    assert starts == [0, 4, 6] and bytes_of(again) == bytes_of(first)
+
+
+CHANGES = {
+    "settings": {"lr_branch": 1e-3},
+    "perceptual": {"perceptual": "none"},
+    "seed": {"seed": 1},
+    "inherits": {"inherits": False},
+    "data": {"data_hash": "other"},
+    "start": {},
+    "code": {},
+}
+
+
+@pytest.mark.parametrize("fact", CHANGES)
+def test_a_state_of_another_run_is_not_continued(first_stage, crops, tmp_path, kept_often, monkeypatch, caplog, fact):
+    """Breaks when something that decides the result is left out of a state's identity."""
+    starts = []
+
+    def source(start):
+        starts.append(start)
+        return batches(crops, settings(steps=2), 0, start)
+
+    def run(seed_of_weights=0, seed=0, inherits=True, data_hash="data", **changes):
+        given = settings(**{"steps": 2} | changes)
+        path = tmp_path / "resume.pt"
+        train_decoder(fresh(first_stage, seed_of_weights), source, given, None, seed, inherits, None, path, data_hash)
+
+    kept_often(2)
+    run()
+    run()
+    assert starts == [0, 2] and not caplog.records
+    if fact == "code":
+        monkeypatch.setattr(decoder, "code_hash", lambda: "other")
+    run(**CHANGES[fact], seed_of_weights=int(fact == "start"))
+    assert starts == [0, 2, 0]
+    (line,) = (record.getMessage() for record in caplog.records)
+    named = "settings" if fact == "perceptual" else fact
+    assert line == f"{tmp_path / 'resume.pt'}: a state of another run ({named}), passed over"
+
+
+def test_a_full_disk_at_the_end_loses_no_training(
+    first_stage, crops, validation, tmp_path, kept_often, killed_after, full_disk
+):
+    """Breaks when the state is removed before the weights are written, or a half-written model stays."""
+    whole, failed, resumed = (fresh(first_stage) for _ in range(3))
+    expected = train(whole, crops, validation, gan_start=2)
+    path, out = tmp_path / "states" / "resume.pt", tmp_path / "model"
+    kept_often(4)
+    with full_disk():
+        train(failed, crops, validation, path, out=out, gan_start=2)
+    assert path.is_file() and not out.exists()
+    history = train(resumed, crops, validation, path, out=out, gan_start=2)
+    assert bytes_of(resumed) == bytes_of(load_vqgan(out)) == bytes_of(whole) and str(history) == str(expected)
+    assert not list(path.parent.iterdir())
+
+
+def test_the_distance_of_the_loss_is_that_of_the_settings(base, crops, monkeypatch):
+    """Breaks when another one is used than the settings name, or one is built that has no weight."""
+    asked = []
+
+    def perceptual_loss(which, device):
+        asked.append(which)
+        return None if which == "none" else lambda image, reference: (image - reference).square().mean((1, 2, 3))
+
+    monkeypatch.setattr(decoder, "perceptual_loss", perceptual_loss)
+    with_distance = train(base, crops, None, steps=1, perceptual="lpips_vgg", perceptual_weight=5.0)
+    without = train(base, crops, None, steps=1, perceptual="lpips_vgg")
+    assert asked == ["lpips_vgg", "none"] and with_distance[-1]["loss"] > without[-1]["loss"]
+
+
+def test_a_missing_distance_ends_the_run_before_its_first_step(base, crops, monkeypatch, tmp_path):
+    """Breaks when the run goes on with another distance, or with none."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    before = bytes_of(base)
+    with pytest.raises(FileNotFoundError, match="VGG16 .* is missing"):
+        train(base, crops, None, perceptual="lpips_vgg", perceptual_weight=1.0)
+    assert bytes_of(base) == before
+
+
+def test_without_a_validation_batch_the_curve_has_the_loss_alone(base, crops):
+    history = train(base, crops, None)
+    assert [row["step"] for row in history] == [0, 3, 6] and all(set(row) == {"step", "loss"} for row in history)
 
 
 def test_the_branch_and_the_trunk_learn_at_their_own_rates(base):
@@ -151,12 +227,6 @@ def test_only_the_branch_moves_where_inherited_weights_have_rate_zero(base, firs
     before = bytes_of(first_stage.decoder)
     after = bytes_of(base.decoder)
     assert all(after[k] == v for k, v in before.items())
-
-
-def test_the_schedule_is_warm_up_then_cosine_to_the_floor():
-    rates = [learning_rate(i, 100, 10, 0.01) for i in range(100)]
-    assert rates[0] == pytest.approx(0.01) and rates[10] == pytest.approx(1) and max(rates) == rates[10]
-    assert rates[55] == pytest.approx(0.01 + 0.99 * 0.5) and rates[-1] == pytest.approx(0.01, abs=1e-3)
 
 
 def test_batches_depend_on_seed_and_step_alone_and_half_of_the_masks_are_full(crops):
@@ -192,7 +262,7 @@ def test_macs_are_those_of_the_paper():
 def test_the_discriminator_s_schedule_starts_with_the_gan(base, crops, validation, monkeypatch):
     """Breaks when it starts at the decoder's rate: officially its rate is zero, then warms up on its own."""
     asked = []
-    monkeypatch.setattr(decoder, "learning_rate", lambda *args: asked.append(args) or learning_rate(*args))
+    monkeypatch.setattr(decoder, "warmup_then_cosine", lambda *args: asked.append(args) or warmup_then_cosine(*args))
     train(base, crops, validation, gan_start=3, lr_floor=0.5)
     assert [args for args in asked if args[1] == 3] == [(0, 3, 1, 0.5), (1, 3, 1, 0.5), (2, 3, 1, 0.5)]
     assert [args[0] for args in asked if args[1] == 6] == list(range(6))

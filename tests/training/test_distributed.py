@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +14,20 @@ import pytest
 import torch
 from torch import nn
 
-from asymlib.data.images import Pairs, to_tensor
-from asymlib.data.latents import cache_crops, encode_means
 from asymlib.editing.compositing import PASTES
-from asymlib.evaluation.metrics import curve_point
-from asymlib.evaluation.protocol import Task, evaluate
+from asymlib.metrics import curve_point
 from asymlib.models.construction import asymmetric_vqgan
-from asymlib.models.first_stage import build_first_stage
-from asymlib.params import load_params
-from asymlib.project import project_root
+from asymlib.models.features import perceptual_loss
+from asymlib.models.first_stage import build_first_stage, encode_means
+from asymlib.pixels import to_tensor
+from asymlib.study.dataset.images import Pairs
+from asymlib.study.evaluation.protocol import Task, evaluate
+from asymlib.study.params import load_params
+from asymlib.study.project import project_root
 from asymlib.training import checkpoints, decoder
 from asymlib.training.decoder import Validation, train_decoder
 from asymlib.training.distributed import make_accelerator
+from asymlib.training.latents import cache_crops
 from asymlib.training.losses import PatchDiscriminator, adaptive_weight
 
 STEPS = 6
@@ -68,7 +71,7 @@ def run(discriminator=Recorded, measure=curve_point, resume_path=None, distribut
     """Train; return the curve, and every tensor that has to be the same in all processes."""
     first_stage, crops, validation = problem()
     given = {"steps": STEPS, "batch": 8, "warmup": 1, "validate_every": 1, "perceptual_weight": 0.5, "gan_start": None}
-    settings = load_params("smoke").training["base"].model_copy(update=given | changes)
+    settings = replace(load_params("smoke").training["base"], **given | changes)
     torch.set_num_threads(1)
     weights = []
 
@@ -78,14 +81,14 @@ def run(discriminator=Recorded, measure=curve_point, resume_path=None, distribut
         return weights[-1]
 
     decoder.PatchDiscriminator, decoder.adaptive_weight = discriminator, recorded
+    decoder.perceptual_loss, decoder.curve_point = lambda which, device: distance, measure
     vqgan = asymmetric_vqgan(first_stage, 8, 2, branch=True, inherit=True, seed=0)
     accelerator = make_accelerator(settings, cpu=True) if distributed else None
     try:
-        curve = train_decoder(
-            vqgan, crops, validation, settings, 0, distance, measure, True, resume_path, "data", accelerator
-        )
+        curve = train_decoder(vqgan, crops, settings, validation, 0, True, None, resume_path, "data", accelerator)
     finally:
         decoder.PatchDiscriminator, decoder.adaptive_weight = PatchDiscriminator, adaptive_weight
+        decoder.perceptual_loss, decoder.curve_point = perceptual_loss, curve_point
     state = {f"decoder.{k}": v for k, v in vqgan.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in Recorded.last.state_dict().items()}
     for name, module in {"decoder": vqgan, "discriminator": Recorded.last}.items():
@@ -130,7 +133,7 @@ def of_a_process(out: Path) -> None:
         "accumulated": run(distributed=True, accumulate=2, gradient_checkpointing=True, clip=1.0),
         "gan": run(distributed=True, gan_start=1),
         "gan_without_norm": run(WithoutNorm, distributed=True, gan_start=1, accumulate=1),
-        "resumed": killed_and_resumed(out / "resume.safetensors", accelerator.process_index),
+        "resumed": killed_and_resumed(out / "resume.pt", accelerator.process_index),
         "rows": rows(accelerator).to_json(double_precision=15),
     }
     torch.save(results, out / f"{accelerator.process_index}.pt")
@@ -224,7 +227,7 @@ def test_a_killed_run_of_two_processes_continues_bit_for_bit(processes):
     """Breaks when one process alone restores, or every process writes."""
     for result in processes:
         written, (curve, state) = result["resumed"]
-        assert written == ["resume.safetensors"]
+        assert written == ["resume.pt"]
         whole_curve, whole = result["gan"]
         assert str(curve) == str(whole_curve)
         assert all(torch.equal(state[k], v) for k, v in whole.items() if k != "adaptive_weights")

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from asymlib.models.features import EffNetFeatures, perceptual_loss
 from asymlib.training.losses import (
     PatchDiscriminator,
     adaptive_weight,
@@ -69,37 +68,3 @@ def test_the_discriminator_is_the_official_one():
         == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 65 + 2 * 896
     )
     assert discriminator(torch.zeros(2, 3, 64, 64)).shape == (2, 1, 6, 6)
-
-
-def test_the_perceptual_loss_has_a_gradient_and_says_what_it_is(monkeypatch, tmp_path):
-    """Without VGG's weights it is EfficientNet's; a distance under no_grad would train nothing."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    name, distance = perceptual_loss()
-    image = torch.rand(2, 3, 48, 48, requires_grad=True)
-    value = distance(image, torch.rand(2, 3, 48, 48))
-    value.sum().backward()
-    assert name == "effnet_lite0" and value.shape == (2,) and image.grad.abs().sum() > 0
-
-
-def test_lpips_is_used_where_vgg_s_weights_are(monkeypatch, tmp_path):
-    """The real class with random VGG weights put where torchvision looks for them."""
-    from torchvision.models import vgg16
-
-    (tmp_path / "checkpoints").mkdir()
-    torch.save(vgg16(weights=None).state_dict(), tmp_path / "checkpoints" / "vgg16-397923af.pth")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", _load(tmp_path))
-    name, distance = perceptual_loss()
-    x = torch.rand(2, 3, 64, 64)
-    assert name == "lpips_vgg" and distance(x, x).abs().max() == 0 and distance(x, 1 - x).min() > 0
-
-
-def _load(folder):
-    return lambda url, **_: torch.load(folder / "checkpoints" / url.rsplit("/", 1)[1], weights_only=True)
-
-
-def test_the_feature_network_stays_frozen_and_in_eval_mode():
-    features = EffNetFeatures()
-    features.train()
-    assert not features.training and not any(p.requires_grad for p in features.parameters())

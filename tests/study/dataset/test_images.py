@@ -1,0 +1,162 @@
+"""The images stage: manifests, splits, checksums, and the folder source."""
+
+import hashlib
+import json
+import weakref
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from asymlib.pixels import photograph_size
+from asymlib.study.dataset import photographs as module
+from asymlib.study.dataset.images import load_images, load_pairs, make_images, make_masks
+from asymlib.study.dataset.photographs import folder_photographs, packaged_photographs
+from asymlib.study.dataset.procedural import procedural_image
+from asymlib.study.params import load_params
+
+
+@pytest.fixture(scope="module")
+def settings():
+    small = {"train_photograph_crops": 10, "train_procedural": 4, "val_photograph_crops": 2, "val_procedural": 1}
+    small |= {"test_crops": 2, "test_procedural": 2, "train_size": 64, "val_size": 64, "test_size": 64}
+    return load_params("default").images.model_copy(update=small | {"gallery_size": 64})
+
+
+@pytest.fixture(scope="module")
+def made(settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    manifest, _ = make_images(settings, 0, folder / "images")
+    masks = make_masks(manifest, folder / "images", 1, 0, folder / "masks")
+    return folder, manifest, masks
+
+
+def test_no_photograph_is_trained_and_tested_on(made):
+    """Breaks when crops of one photograph land in two splits."""
+    _, manifest, _ = made
+    known = set(manifest.loc[manifest["split"].isin(["train", "val"]), "photograph"])
+    held_out = set(manifest.loc[manifest["split"].isin(["test", "gallery"]), "photograph"])
+    assert held_out and not known & held_out
+
+
+def test_the_manifest_names_every_file_with_origin_licence_and_checksum(made):
+    folder, manifest, masks = made
+    assert not manifest.isna().any().any() and not masks.isna().any().any()
+    for row in manifest.itertuples():
+        pixels = np.asarray(Image.open(folder / "images" / row.split / f"{row.image}.png"))
+        assert hashlib.sha256(pixels.tobytes()).hexdigest() == row.sha256
+    for row in masks.itertuples():
+        mask = np.asarray(Image.open(folder / "masks" / row.split / f"{row.mask}.png"))
+        assert mask.mean() / 255 == pytest.approx(row.hole_area, abs=1e-6)
+        assert hashlib.sha256(mask.tobytes()).hexdigest() == row.sha256
+
+
+def test_the_same_seed_gives_the_same_images_and_another_does_not(settings, made, tmp_path):
+    _, manifest, _ = made
+    pd.testing.assert_frame_equal(make_images(settings, 0, tmp_path / "again")[0], manifest)
+    other = make_images(settings, 1, tmp_path / "other")[0]
+    assert (other["sha256"] != manifest["sha256"]).mean() > 0.5
+
+
+def test_pairs_are_in_range_with_white_as_the_hole(made):
+    folder, _, masks = made
+    pairs = load_pairs(folder / "images", folder / "masks", "test")
+    assert pairs.image.shape[1:] == (3, 64, 64) and pairs.mask.shape[1:] == (1, 64, 64)
+    assert pairs.image.min() >= -1 and pairs.image.max() <= 1 and set(pairs.mask.unique().tolist()) == {0.0, 1.0}
+    assert pairs.mask.mean((1, 2, 3)).tolist() == pytest.approx(pairs.table["hole_area"].tolist(), abs=1e-5)
+    assert set(pairs.table["stratum"]) == {"photograph", "procedural"}
+
+
+def test_any_folder_serves_as_a_source(settings, tmp_path):
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(procedural_image(80 + 8 * i, rng)).save(tmp_path / "photos" / f"{i:02d}.png")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"x")
+    folder = settings.model_copy(update={"source": "folder", "folder": str(tmp_path / "photos")})
+    manifest, skipped = make_images(folder, 0, tmp_path / "out")
+    assert list(skipped) == ["broken.png"] and "broken.png" in (tmp_path / "out" / "skipped.json").read_text()
+    assert (manifest["split"] == "train").sum() == 14
+
+
+@pytest.fixture
+def folder_source(settings, photographs, tmp_path):
+    """Twelve photographs as JPEG files in a folder, and the settings that read them."""
+    photographs(tmp_path / "png", 12)
+    (tmp_path / "photos").mkdir()
+    for path in (tmp_path / "png").iterdir():
+        Image.open(path).save(tmp_path / "photos" / f"{path.stem}.jpg")
+    return settings.model_copy(update={"source": "folder", "folder": str(tmp_path / "photos")})
+
+
+def read_counts(monkeypatch) -> Counter:
+    counts = Counter()
+    real = module.Photograph.pixels.fget
+    monkeypatch.setattr(module.Photograph, "pixels", property(lambda photo: counts.update([photo.name]) or real(photo)))
+    return counts
+
+
+def test_one_photograph_at_a_time_is_read_and_each_once_in_a_split(folder_source, monkeypatch, tmp_path):
+    """Breaks when a folder is held in memory as a whole, or a photograph is decoded for every one of its crops."""
+    counts, alive, most = read_counts(monkeypatch), weakref.WeakSet(), []
+    counted = module.Photograph.pixels.fget
+
+    def watched(photograph):
+        most.append(len(alive))
+        pixels = counted(photograph).view(Watched)
+        alive.add(pixels)
+        return pixels
+
+    monkeypatch.setattr(module.Photograph, "pixels", property(watched))
+    manifest, _ = make_images(folder_source.model_copy(update={"train_photograph_crops": 30}), 0, tmp_path / "out")
+    splits = manifest[manifest["stratum"] == "photograph"].groupby("photograph")["split"].nunique()
+    assert {f"{name}.jpg": count for name, count in counts.items()} == splits.to_dict() and len(splits) == 12
+    assert max(most) <= 1  # when one is read, at most the one before it is still there
+
+
+class Watched(np.ndarray):
+    """An array that can be referred to weakly, and hashed by its identity."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+def test_a_list_of_photographs_holds_no_pixels_and_headers_are_all_that_is_read(folder_source, monkeypatch):
+    """Breaks when listing a folder decodes it."""
+    counts = read_counts(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.ImageFile.ImageFile.load", None)
+        sources, skipped = folder_photographs(folder_source.folder)
+    sources += packaged_photographs()
+    assert len(sources) == 12 + 12 and not skipped and not counts
+    for photograph in sources:
+        assert not any(isinstance(value, np.ndarray | bytes) for value in photograph)
+        assert photograph.size == photograph_size(photograph.file)
+
+
+@pytest.mark.parametrize("which", ["05", "10"])
+def test_a_photograph_that_is_cut_short_is_skipped_and_named_and_all_others_stay(folder_source, tmp_path, which):
+    """Breaks when a file whose header is whole ends the stage, or moves the others' crops or splits."""
+    before, nothing = make_images(folder_source, 0, tmp_path / "before")
+    file = tmp_path / "photos" / f"{which}.jpg"
+    size = photograph_size(file)
+    file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 3])
+    assert photograph_size(file) == size
+    after, skipped = make_images(folder_source, 0, tmp_path / "after")
+    assert nothing == {} and list(skipped) == [f"{which}.jpg"] and "truncated" in skipped[f"{which}.jpg"]
+    assert json.loads((tmp_path / "after" / "skipped.json").read_text()) == skipped
+    others = before[before["photograph"] != f"{which}.jpg"].reset_index(drop=True)
+    assert len(others) < len(before)
+    pd.testing.assert_frame_equal(after, others)
+
+
+def test_a_missing_manifest_and_an_unknown_split_are_named(made, tmp_path):
+    folder, _, _ = made
+    with pytest.raises(FileNotFoundError, match="manifest .* is missing; expected what stage images writes"):
+        load_images(tmp_path, "train")
+    with pytest.raises(ValueError, match="split: got 'dev'"):
+        load_images(folder / "images", "dev")

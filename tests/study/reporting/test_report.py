@@ -1,0 +1,27 @@
+"""The comparison with the paper is made of ratios, and the README's tables are rewritten in their place."""
+
+import pandas as pd
+
+from asymlib.study.reporting import report
+from asymlib.study.reporting.tables import COLUMNS
+
+
+def test_ratios_stand_beside_the_paper_s():
+    rows = [("base", 0.1), ("vanilla_finetuned", 1.0), ("base_paste_hard", 0.0)]
+    table = pd.DataFrame(
+        [(v, 0, "own", "all", "photograph", "pre_error_ratio_to_vanilla", r, r / 2, r * 2, 9) for v, r in rows],
+        columns=COLUMNS,
+    )
+    compared = report.compare_with_paper(table, "photograph").set_index("decoder")
+    assert compared.loc["base", "paper"] == "1/190" and compared.loc["large_2x", "paper"] == "1/516"
+    assert compared.loc["base", "here, own"] == "1/10.0 [1/20.0, 1/5.0]"
+    assert compared.loc["vanilla_finetuned", "here, own"] == "1.00 [1/2.0, 2.00]"
+    assert compared.loc["vanilla_finetuned", "paper"] == "not reported" and "base_paste_hard" not in compared.index
+
+
+def test_the_readme_keeps_what_stands_around_its_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "readme_tables", lambda results, profile: f"table of {profile}")
+    text = "# Title\n\n<!-- results: default -->\nold\n<!-- end -->\n\nProse with \\1.\n"
+    (tmp_path / "README.md").write_text(text)
+    report.update_readme(tmp_path)
+    assert (tmp_path / "README.md").read_text() == text.replace("old", "table of default")
