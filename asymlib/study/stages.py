@@ -81,7 +81,7 @@ def imported(code: str, root: Path) -> set[Path]:
 
 def _handed_on(init: Path) -> dict[str, str]:
     """Name -> module, of what an `__init__` imports for others."""
-    nodes = (node for node in ast.parse(init.read_text()).body if isinstance(node, ast.ImportFrom))
+    nodes = (node for node in ast.walk(ast.parse(init.read_text())) if isinstance(node, ast.ImportFrom))
     return {alias.name: node.module for node in nodes for alias in node.names}
 
 

@@ -322,7 +322,11 @@ def _cell(row: pd.Series, style: str) -> str:
 
 
 def _resampled_means(wide: pd.DataFrame, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, columns): means over the images of photographs drawn with replacement, every column alike."""
+    """(resamples, columns): means over the images of photographs drawn with replacement, every column alike.
+
+    SciPy's `bootstrap` draws observations, and anew for every statistic; here whole photographs are drawn, once for all
+    columns, so that differences are paired.
+    """
     groups = wide.groupby(level="photograph", sort=True)
     sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
     rng = np.random.default_rng([seed, 20])

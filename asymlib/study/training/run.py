@@ -4,6 +4,7 @@ What notebook 03 shows step by step and `training.launch` does in one go, in one
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, VQModel
@@ -51,11 +52,16 @@ def start_record(params: Profile, name: str) -> dict:
         decoder=name,
         seed=params.seed,
         data=content_hash(params.data / "images" / "manifest.csv"),
-        first_stage=content_hash(params.checkpoints / params.decoder(name).first_stage),
+        first_stage=_first_stage_hash(params.checkpoints / params.decoder(name).first_stage),
         latents=_latents_hash(params, name),
         row=params.decoder(name).model_dump(mode="json"),
         settings=asdict(params.training[name]),
     ) | ({"stream": params.stream.model_dump()} if params.stream else {})
+
+
+def _first_stage_hash(folder: Path) -> str:
+    """Of its config and weights; the card beside them is prose."""
+    return content_hash(*sorted(folder.glob("*.json")), *sorted(folder.glob("*.safetensors")))
 
 
 def _latents_hash(params: Profile, name: str) -> str:
