@@ -1,7 +1,11 @@
-# make repro   run the pipeline; PROFILE=smoke, extended or photos runs another profile, STAGE=decoder@base a part of it
-# make test    unit and property tests, the smoke pipeline, and every notebook
+# make repro   run the pipeline; PROFILE=smoke or photos runs another profile, STAGE=decoder@base a part of it
+# make test    unit and property tests, the smoke pipeline, and every notebook; at least 90 % of the branches are run
+# make nbval   the smoke pipeline and every notebook alone
 # make lab     open the notebooks in JupyterLab
-# make lint    check the code's and the notebooks' format
+# make lint    check the format of code and notebooks, the workflows, and that dvc.yaml lists the code that a stage runs
+# make format  put the code and the notebooks into that format
+# make stages  write the code that each stage runs into dvc.yaml
+# make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
 # make verify  compute the committed results again: LEVEL=tables (seconds), metrics (stored pictures), all (retrains)
 # make readme  rewrite the README's tables from results/ and its data plan from params.yaml
@@ -10,20 +14,25 @@
 PROFILE ?= default
 STAGE ?=
 LEVEL ?= tables
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first that runs: a version manager may have a python3.11 that only says it is not installed.
+PYTHON ?= $(or $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 
 # The name of the stamp carries the requirements' checksum, so that a fresh clone's file times rebuild nothing.
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
+YAMLLINT := {extends: default, rules: {line-length: {max: 120}, document-start: disable, truthy: {check-keys: false}}}
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lab lint verify ablations readme
+.PHONY: repro test nbval lab lint format stages wheel verify ablations readme
 
 repro: $(STAMP)
-	python -m asymlib.profiles $(PROFILE) $(STAGE)
+	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
 
 test: $(STAMP)
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+
+nbval: $(STAMP)
+	python -m pytest tests/study/test_pipeline.py -k nbval
 
 lab: $(STAMP)
 	jupyter lab notebooks
@@ -31,20 +40,34 @@ lab: $(STAMP)
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	yamllint --strict -d '$(YAMLLINT)' .github/workflows
+	python -m asymlib.study.stages --check
+
+format: $(STAMP)
+	ruff check --fix .
+	ruff format .
+
+stages: $(STAMP)
+	python -m asymlib.study.stages
+
+wheel: $(STAMP)
+	python -m build
 
 verify: $(STAMP)
-	python -m asymlib.evaluation.verify $(LEVEL) --profile $(PROFILE)
+	python -m asymlib.study.reporting.verify $(LEVEL) --profile $(PROFILE)
 
 ablations: $(STAMP)
-	python -m asymlib.profiles default inpainter
-	python -m asymlib.ablations
+	python -m asymlib.study.profiles default inpainter
+	python -m asymlib.study.ablations
 	dvc commit --force ablations
 
 readme: $(STAMP)
-	python -m asymlib.evaluation.report
-	python -m asymlib.evaluation.plan
+	python -m asymlib.study.reporting.report
+	python -m asymlib.study.reporting.plan
 
 $(STAMP):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("error: PYTHON: got Python %d.%d, expected 3.11 or newer" % v[:2])'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install -r requirements.lock
 	.venv/bin/python -m pip install --no-deps -e .

