@@ -7,7 +7,7 @@
 # make stages  write the code that each stage runs into dvc.yaml
 # make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
-# make verify  compute the committed results again: LEVEL=tables (seconds), metrics (stored pictures), all (retrains)
+# make verify  compute the committed results again: LEVEL=tables (a minute), metrics (stored pictures), all (retrains)
 # make readme  rewrite the README's tables from results/ and its data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
 

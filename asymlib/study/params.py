@@ -289,10 +289,12 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     section = content["profiles"][profile]
     if not isinstance(section, dict):
         raise ValueError(f"params.yaml, profile {profile}: got {section!r}, expected its sections")
+    for key in {"name", "decoders"} & section.keys():
+        raise ValueError(f"params.yaml, profile {profile}, {key}: got {section[key]!r}, expected no such key there")
     if isinstance(section.get("training"), dict):
         section = section | {"training": _training_by_decoder(section["training"], profile)}
     try:
-        params = Profile(name=profile, decoders=content["decoders"], **section)
+        params = Profile.model_validate(section | {"name": profile, "decoders": content["decoders"]})
     except ValidationError as error:
         raise ValueError(f"params.yaml, profile {profile}, {_first_mistake(error)}") from None
     torch.set_num_threads(params.threads)
@@ -313,6 +315,11 @@ def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
         ablations = Ablations(**_read(path, "ablations")["ablations"])
         profile = load_params(ablations.profile, path)
         of_profile = {name: asdict(settings) for name, settings in profile.training.items()}
+        if "base" not in of_profile:
+            came = ", ".join(of_profile) or "none"
+            raise ValueError(
+                f"params.yaml, profile {profile.name}, training: got {came}, expected base for the short runs"
+            )
         typed = TypeAdapter(TrainingSettings)
         training = {
             name: typed.validate_python(of_profile.get(name, of_profile["base"]) | ablations.training | row.training)

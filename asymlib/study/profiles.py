@@ -19,12 +19,6 @@ from asymlib.study.params import load_params
 from asymlib.study.project import project_root
 
 COMMITTED = "default"
-# GNU's OpenMP: how often a waiting thread looks before it sleeps. Its own 300,000 make a run beside any other process
-# ten times slower; none at all costs a third of the speed when nothing runs beside it.
-QUIET = {
-    "GOMP_SPINCOUNT": "10000",
-    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, about widgets that no stage shows
-}
 PROFILE_LINE = re.compile(r"^profile: *(\S+).*$", re.MULTILINE)  # of params.yaml, which says what `dvc repro` runs
 COMMIT_VARIABLE = "ASYMLIB_COMMIT"  # tells a copy, which has no git, which commit it was made of
 
@@ -53,8 +47,6 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     environment = os.environ | {COMMIT_VARIABLE: commit(root), "PATH": path}
     if params.first_stage.source != "hub" and params.stream is None:
         environment["HF_HUB_OFFLINE"] = "1"  # nothing is needed from there, so nothing shall be asked
-    for variable, value in QUIET.items():
-        environment.setdefault(variable, value)
     status = subprocess.run([sys.executable, "-m", "dvc", "repro", *targets], cwd=place, env=environment).returncode
     made = place / "results" / name
     if place != root and made.is_dir():

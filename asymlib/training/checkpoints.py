@@ -82,9 +82,9 @@ class ResumeState:
                 return state["step"], state["history"]
         return 0, []
 
-    def keep(self, step: int, history: list[dict]) -> None:
-        """Write the state after `step` steps, every `every` steps; the one before it stays beside it."""
-        if self.path is None or step % self.every:
+    def keep(self, step: int, history: list[dict], last: bool = False) -> None:
+        """Write the state after `step` steps, every `every` steps and at the last; the one before it stays beside it."""
+        if self.path is None or (step % self.every and not last):
             return
         modules = {name: module.state_dict() for name, module in self.modules.items()}
         with written(self.path) as temporary:

@@ -256,7 +256,7 @@ def train_decoder(
             ema.restore(trained)
             progress.set_postfix({k: f"{v:.3g}" for k, v in history[-1].items() if k != "step"})
         if main:
-            state.keep(step + 1, history)
+            state.keep(step + 1, history, last=step + 1 == settings.steps)
     ema.copy_to(trained)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(decode, keep_fp32_wrapper=False).eval()

@@ -175,3 +175,19 @@ def test_an_unknown_profile_and_decoder_are_named():
 def test_the_environment_chooses_the_profile_of_ci(monkeypatch):
     monkeypatch.setenv("ASYMLIB_PROFILE", "smoke")
     assert load_params("default").name == "smoke"
+
+
+def test_a_profile_that_names_itself_and_short_runs_without_a_base_are_refused_in_one_sentence(tmp_path):
+    """Breaks when either is a bare TypeError or KeyError."""
+    path = changed(tmp_path, lambda content: content["profiles"]["smoke"].update(name="mine"))
+    with pytest.raises(ValueError, match="^params.yaml, profile smoke, name: got 'mine', expected no such key there$"):
+        load_params("smoke", path)
+
+    def without_base(content: dict) -> None:
+        content["ablations"]["profile"] = "smoke"
+        content["profiles"]["smoke"]["training"]["steps"].pop("base")
+
+    with pytest.raises(
+        ValueError, match="^params.yaml, profile smoke, training: got .*, expected base for the short runs"
+    ):
+        load_ablations(changed(tmp_path, without_base))

@@ -237,7 +237,7 @@ def train_first_stage(
                 row["perplexity"] = perplexity(codebook.share)
             history.append(row)
             progress.set_postfix(phase=phase, psnr=f"{row['psnr']:.2f}")
-        state.keep(step + 1, history)
+        state.keep(step + 1, history, last=step + 1 == total)
     return ema, history
 
 

@@ -144,7 +144,7 @@ def train_inpainter(
             history.append({"step": step + 1, "loss": float(np.mean(losses))})
             losses = []
             progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-        state.keep(step + 1, history)
+        state.keep(step + 1, history, last=step + 1 == settings.steps)
     ema.copy_to(unet.parameters())
     unet.eval()
     if out is not None:
