@@ -123,3 +123,9 @@ def killed_after(monkeypatch) -> Callable[[int], AbstractContextManager]:
                 yield
 
     return killed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The runs of the whole pipeline first, each on a worker of its own: all other tests fit beside them."""
+    long = ["test_pipeline", "test_paper_profile", "test_own_model"]
+    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))

@@ -21,10 +21,10 @@ from asymlib.editing.compositing import PASTES
 from asymlib.files import content_hash
 from asymlib.models.first_stage import load_first_stage
 from asymlib.study.dataset.images import Pairs, load_pairs
+from asymlib.study.diffusion import load_diffusion
 from asymlib.study.evaluation.generation import decode_all
 from asymlib.study.evaluation.protocol import Task, evaluate, make_tasks, rows_of
 from asymlib.study.evaluation.reconstruction import psnr
-from asymlib.study.hub import load_diffusion
 from asymlib.study.params import Ablations, Profile, load_ablations
 from asymlib.study.project import project_root
 from asymlib.study.provenance import write_json

@@ -26,7 +26,7 @@ from transformers import CLIPImageProcessor
 
 from asymlib.fetching import fetching
 from asymlib.files import written
-from asymlib.models.inpainter import LatentInpainter, generator_of
+from asymlib.models.inpainter import generator_of
 from asymlib.pixels import to_picture
 
 PIPELINES = {
@@ -214,14 +214,3 @@ def fetch(kind: type, repository: str, revision: str | None, **parts):
     expected = "an existing repository and revision, a network, and for a gated one `hf auth login`"
     with fetching("pipeline", repository, revision, expected):
         return kind.from_pretrained(repository, revision=revision, **parts)
-
-
-def load_diffusion(folder: str | Path, first_stage) -> LatentInpainter | HubDiffusion:
-    """The diffusion model of a profile, as stage `inpainter` left it: the small one, or pipelines of the hub.
-
-    Args:
-        folder: What the stage wrote.
-        first_stage: The frozen autoencoder.
-    """
-    hub = Path(folder) / "hub.json"
-    return HubDiffusion(json.loads(hub.read_text()), first_stage) if hub.is_file() else LatentInpainter.load(folder)

@@ -16,7 +16,6 @@ import papermill
 from asymlib.files import written
 from asymlib.study.project import project_root
 
-
 # How often a waiting thread of GNU's OpenMP looks before it sleeps. Measured on two cores, alone and beside one busy
 # process: its own 300,000 2.35 and 0.59 steps a second, 10,000 2.25 and 0.73, 2,000 2.29 and 1.08, 1,000 2.12 and 1.38.
 SPIN = ("GOMP_SPINCOUNT", "2000")

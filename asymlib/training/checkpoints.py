@@ -83,7 +83,7 @@ class ResumeState:
         return 0, []
 
     def keep(self, step: int, history: list[dict], last: bool = False) -> None:
-        """Write the state after `step` steps, every `every` steps and at the last; the one before it stays beside it."""
+        """Write the state after `step` steps, every `every` steps and at the last; the one before stays."""
         if self.path is None or (step % self.every and not last):
             return
         modules = {name: module.state_dict() for name, module in self.modules.items()}

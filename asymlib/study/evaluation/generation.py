@@ -10,7 +10,6 @@ from asymlib.models.words import describe
 from asymlib.pixels import to_tensor
 from asymlib.study.dataset.captions import read_captions, read_squares
 from asymlib.study.dataset.images import Pairs, load_images
-from asymlib.study.dataset.streaming import folder_images
 from asymlib.study.evaluation.distribution import PooledEffNet, fid, kid
 from asymlib.study.evaluation.protocol import Decode
 from asymlib.study.evaluation.reconstruction import psnr
@@ -32,6 +31,8 @@ def real_and_captions(params: Profile) -> tuple[torch.Tensor, list[str]]:
     """
     settings = params.generation
     if settings.captions:
+        from asymlib.study.dataset.streaming import folder_images  # here, since only captions need `datasets`
+
         captions = read_captions(settings.captions, settings.samples, params.seed)
         pixels = read_squares(folder_images(Path(settings.real)), settings.size, 2 * settings.samples, params.seed)
         return to_tensor(pixels), captions

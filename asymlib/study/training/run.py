@@ -3,8 +3,11 @@
 What notebook 03 shows step by step and `training.launch` does in one go, in one process or in many.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, VQModel
@@ -14,7 +17,6 @@ from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.first_stage import encode_means, load_first_stage
 from asymlib.study.dataset.images import load_pairs
-from asymlib.study.dataset.streaming import ImageStream
 from asymlib.study.params import Profile
 from asymlib.study.provenance import provenance
 from asymlib.study.training.first_stage import provide_first_stage
@@ -22,6 +24,9 @@ from asymlib.training.checkpoints import load_tensors
 from asymlib.training.decoder import Validation, decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
 from asymlib.training.latents import Crops, Edits
+
+if TYPE_CHECKING:
+    from asymlib.study.dataset.streaming import ImageStream
 
 
 def read_first_stage(params: Profile, name: str) -> AutoencoderKL | VQModel:
@@ -89,6 +94,8 @@ def read_source(
     if settings.swapped_share or settings.inpainted_share:
         came = f"{settings.swapped_share} and {settings.inpainted_share}"
         raise ValueError(f"swapped_share, inpainted_share: got {came}, expected 0 with a stream of images")
+    from asymlib.study.dataset.streaming import ImageStream  # here, since only a stream needs `datasets`
+
     accelerator = accelerator or make_accelerator(settings, cpu=True)
     return ImageStream(
         params.stream,
