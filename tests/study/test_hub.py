@@ -9,7 +9,8 @@ from requests import Response
 from asymlib.editing.generation import generate
 from asymlib.editing.local_editing import edit_by_example, edit_by_prompt
 from asymlib.models.inpainter import LatentInpainter
-from asymlib.study.hub import PIPELINES, HubDiffusion, fetch, load_diffusion
+from asymlib.study.diffusion import load_diffusion
+from asymlib.study.hub import PIPELINES, HubDiffusion, fetch
 
 
 @pytest.fixture(scope="module")
