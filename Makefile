@@ -29,7 +29,7 @@ repro: $(STAMP)
 	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
 
 test: $(STAMP)
-	python -m pytest -n 2 --dist loadgroup -m 'not nbval' --durations=12 --cov --cov-report=term
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not nbval' --durations=12 --cov --cov-report=term
 
 nbval: $(STAMP)
 	python -m pytest tests/study/test_pipeline.py -k test_every_notebook_passes_nbval

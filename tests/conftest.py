@@ -112,8 +112,8 @@ def killed_after(monkeypatch) -> Callable[[int], AbstractContextManager]:
 
     @contextmanager
     def killed(steps: int) -> Iterator[None]:
-        def keep_then_die(state, step, history) -> None:
-            real_keep(state, step, history)
+        def keep_then_die(state, step, history, last=False) -> None:
+            real_keep(state, step, history, last)
             if step == steps:
                 raise KeyboardInterrupt
 

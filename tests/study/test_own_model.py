@@ -14,7 +14,6 @@ from skimage import data
 
 from asymlib.study.project import project_root
 
-pytestmark = pytest.mark.xdist_group("own model")  # the module's project is made once
 ROOT = project_root()
 PAGE = (ROOT / "README.md").read_text().split("## Use it with your own model")[1].split("\n## ")[0]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
