@@ -12,13 +12,14 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it i
     from asymlib.editing.inpainting import inpaint
     from asymlib.editing.local_editing import edit_photo, paint_by_example
     from asymlib.editing.pipelines import decode_with
-    from asymlib.masks import normalise_mask, training_masks
+    from asymlib.masks import feather, grow, invert, normalise_mask, training_masks
     from asymlib.models.condition import Condition
     from asymlib.models.construction import asymmetric_vqgan, scaled_size
     from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
     from asymlib.models.first_stage import encode_means, load_first_stage, pretrained
     from asymlib.models.inpainter import LatentInpainter
     from asymlib.models.official import load_official, save_official
+    from asymlib.pictures import Photo, read_mask, read_photo, save_picture
     from asymlib.training.decoder import Validation, train_decoder
     from asymlib.training.latents import Crops, cache_crops
     from asymlib.training.settings import TrainingSettings
@@ -29,6 +30,7 @@ _HOME = {
     "Crops": "asymlib.training.latents",
     "LatentInpainter": "asymlib.models.inpainter",
     "PASTES": "asymlib.editing.compositing",
+    "Photo": "asymlib.pictures",
     "TrainingSettings": "asymlib.training.settings",
     "Validation": "asymlib.training.decoder",
     "asymmetric_vqgan": "asymlib.models.construction",
@@ -36,14 +38,20 @@ _HOME = {
     "decode_with": "asymlib.editing.pipelines",
     "edit_photo": "asymlib.editing.local_editing",
     "encode_means": "asymlib.models.first_stage",
+    "feather": "asymlib.masks",
+    "grow": "asymlib.masks",
     "inpaint": "asymlib.editing.inpainting",
+    "invert": "asymlib.masks",
     "load_first_stage": "asymlib.models.first_stage",
     "load_official": "asymlib.models.official",
     "load_vqgan": "asymlib.models.decoder",
     "normalise_mask": "asymlib.masks",
     "paint_by_example": "asymlib.editing.local_editing",
     "pretrained": "asymlib.models.first_stage",
+    "read_mask": "asymlib.pictures",
+    "read_photo": "asymlib.pictures",
     "save_official": "asymlib.models.official",
+    "save_picture": "asymlib.pictures",
     "scaled_size": "asymlib.models.construction",
     "train_decoder": "asymlib.training.decoder",
     "training_masks": "asymlib.masks",

@@ -1,10 +1,13 @@
-"""Masks: 1 = hole, 0 = keep, everywhere. The one place that normalises them, the official training distribution
-(LaMa's `random_thick_256.yaml`), and the five kinds that evaluation uses."""
+"""Masks: 1 = hole, 0 = keep, everywhere; between the two the result fades to the photo. The one place that normalises
+and changes them, the official training distribution (LaMa's `random_thick_256.yaml`), and the five kinds that evaluation
+uses."""
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import max_pool2d
+
+from asymlib.pictures import read_mask
 
 KINDS = ("box", "thick", "thin", "object", "border")
 OFFICIAL_SIZE = 256  # the official generator's numbers are pixels of a 256-px image
@@ -15,7 +18,7 @@ def normalise_mask(mask, height: int, width: int) -> torch.Tensor:
 
     Args:
         mask: bool, integer or float tensor or array of shape (H, W), (N, H, W) or (N, 1, H, W) with values in [0, 1],
-            or a PIL image (white = hole, thresholded at half). A value between 0 and 1 cross-fades trunk and branch.
+            or a PIL image, see `pictures.read_mask`. Known is where it is 0; between 0 and 1 the result fades.
         height: Height of the image that the mask belongs to, in pixels.
         width: Its width.
 
@@ -23,9 +26,9 @@ def normalise_mask(mask, height: int, width: int) -> torch.Tensor:
         ValueError: Another type, shape or range, or a value that is not finite.
     """
     if isinstance(mask, Image.Image):
-        mask = np.asarray(mask.convert("L")) > 127
+        mask = read_mask(mask)
     if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(np.ascontiguousarray(mask))
+        mask = torch.from_numpy(_native(mask))
     if not isinstance(mask, torch.Tensor):
         raise ValueError(f"mask: got {type(mask).__name__}, expected a tensor, an array or a PIL image with 1 = hole")
     shape = tuple(mask.shape)
@@ -46,11 +49,49 @@ def normalise_mask(mask, height: int, width: int) -> torch.Tensor:
     return mask
 
 
+def grow(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Move the edge of a hole (N, 1, H, W) outwards by `pixels` to every side, or inwards by as many below 0.
+
+    >>> grow(torch.tensor([[[[0.0, 0.0, 1.0, 1.0, 1.0]]]]), 1)
+    tensor([[[[0., 1., 1., 1., 1.]]]])
+    >>> grow(torch.tensor([[[[0.0, 0.0, 1.0, 1.0, 1.0]]]]), -1)  # the border of the picture is no edge
+    tensor([[[[0., 0., 0., 1., 1.]]]])
+    """
+    return dilate(mask, pixels) if pixels >= 0 else 1 - dilate(1 - mask, -pixels)
+
+
+def invert(mask: torch.Tensor) -> torch.Tensor:
+    """The hole known and the known pixels the hole."""
+    return 1 - mask
+
+
+def feather(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Let a hole (N, 1, H, W) fade over `pixels` outside of its edge; what was hole stays so entirely.
+
+    >>> feather(torch.tensor([[[[0.0, 0.0, 0.0, 1.0]]]]), 1)
+    tensor([[[[0.0000, 0.0000, 0.5000, 1.0000]]]])
+
+    Raises:
+        ValueError: `pixels` is below 0.
+    """
+    if pixels < 0:
+        raise ValueError(f"pixels: got {pixels}, expected 0 or more")
+    return sum(dilate(mask, distance) for distance in range(pixels + 1)) / (pixels + 1)
+
+
 def dilate(region: torch.Tensor, pixels: int) -> torch.Tensor:
     """Grow what is 1 in (N, 1, H, W) by a square of `pixels` to every side; beyond the border there is nothing."""
     side = 2 * pixels + 1
     rows = max_pool2d(region, (side, 1), stride=1, padding=(pixels, 0))
     return max_pool2d(rows, (1, side), stride=1, padding=(0, pixels))
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """As torch takes it: contiguous, in the machine's byte order, of a type that torch has."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"mask: got an array of {array.dtype}, expected numbers or booleans")
+    return array.astype(array.dtype.newbyteorder("=")) if array.dtype.itemsize <= 8 else array.astype(np.float64)
 
 
 def training_masks(count: int, size: int, full_share: float, rng: np.random.Generator) -> torch.Tensor:

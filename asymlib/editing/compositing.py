@@ -3,10 +3,12 @@
 Every function of `PASTES` takes image and image_hat, (N, 3, H, W) in [-1, 1], and mask, (N, 1, H, W) with 1 = hole, and
 returns (N, 3, H, W) in [-1, 1]. `paste_hard`, `paste_poisson` and `paste_colour_matched` keep every known pixel, and
 `paste_overlay` up to rounding to 8 bits; `paste_feathered` and `paste_laplacian` trade known pixels near the rim for a
-softer seam. A hole may touch the border or be the whole image.
+softer seam. A hole may touch the border or be the whole image; where a mask is between 0 and 1, the result fades. Image
+and mask are brought to the device and type of image_hat.
 """
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 
 import numpy as np
 import torch
@@ -16,7 +18,20 @@ from torchvision.transforms.functional import gaussian_blur
 from asymlib.masks import dilate
 from asymlib.pixels import to_picture, to_tensor
 
+Paste = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
+
+def _alike(paste: Paste) -> Paste:
+    """With image and mask on the device of image_hat and of its type."""
+
+    @wraps(paste)
+    def moved(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, *options, **named) -> torch.Tensor:
+        return paste(image.to(image_hat), image_hat, mask.to(image_hat), *options, **named)
+
+    return moved
+
+
+@_alike
 def paste_hard(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The edit inside the hole, the original outside: image_hat m + image (1 - m), so pre_error is 0 by construction.
 
@@ -25,9 +40,10 @@ def paste_hard(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor)
         image_hat: (N, 3, H, W).
         mask: (N, 1, H, W), 1 = hole.
     """
-    return torch.where(mask.bool(), image_hat, image)
+    return torch.lerp(image, image_hat, mask)  # exact at 0 and at 1
 
 
+@_alike
 def paste_feathered(
     image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, sigma: float = 2.0
 ) -> torch.Tensor:
@@ -44,10 +60,11 @@ def paste_feathered(
 
     Source: diffusers' `VaeImageProcessor.blur`, which blurs the mask before `apply_overlay`.
     """
-    soft = gaussian_blur(mask.float(), 2 * round(3 * sigma) + 1, sigma)
+    soft = gaussian_blur(mask, 2 * round(3 * sigma) + 1, sigma)
     return image + soft * (image_hat - image)
 
 
+@_alike
 def paste_laplacian(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, levels: int = 4) -> torch.Tensor:
     """Blend coarse detail over a wide band and fine detail over a narrow one; known pixels near the rim change.
 
@@ -64,6 +81,7 @@ def paste_laplacian(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Te
     return _tensor(blended, image).clamp(-1, 1)
 
 
+@_alike
 def paste_poisson(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Keep the gradients of the edit and meet the original at the rim: Poisson image editing; known pixels are exact.
 
@@ -73,9 +91,11 @@ def paste_poisson(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tens
 
     Source: Perez et al., Poisson Image Editing, 2003, equations 4 and 7, with the source's gradients as guidance.
     """
-    return _tensor([_solve_poisson(x, y, m > 0) for x, y, m in _arrays(image, image_hat, mask)], image).clamp(-1, 1)
+    solved = [_solve_poisson(x, y, m > 0) for x, y, m in _arrays(image, image_hat, mask)]
+    return torch.lerp(image, _tensor(solved, image).clamp(-1, 1), mask)
 
 
+@_alike
 def paste_colour_matched(
     image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, width: int = 4
 ) -> torch.Tensor:
@@ -96,19 +116,20 @@ def paste_colour_matched(
     return paste_hard(image, (image_hat + shift).clamp(-1, 1), mask)
 
 
+@_alike
 def paste_overlay(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """diffusers' `VaeImageProcessor.apply_overlay` as it is: the original, cut out by the mask, is laid over the edit.
 
     It works on 8-bit pictures. With a mask of 0 and 1 it is `paste_hard` after rounding; known pixels are exact where
     the image is on the 8-bit grid. A soft mask, on which it cross-fades, is rounded to 8 bits as well.
     """
-    holes = (mask.float() * 2 - 1).expand_as(image)
+    holes = (mask * 2 - 1).expand_as(image)
     parts = (map(to_picture, tensor.split(1)) for tensor in (holes, image, image_hat))
     pasted = [VaeImageProcessor().apply_overlay(*pictures) for pictures in zip(*parts, strict=True)]
     return to_tensor(np.stack([np.asarray(picture) for picture in pasted])).to(image)
 
 
-PASTES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+PASTES: dict[str, Paste] = {
     paste.__name__: paste
     for paste in (paste_hard, paste_feathered, paste_laplacian, paste_poisson, paste_colour_matched, paste_overlay)
 }

@@ -6,7 +6,8 @@ from PIL import Image
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.inpainter import LatentInpainter
-from asymlib.pixels import pad_to_multiple, read_photo, to_picture
+from asymlib.pictures import read_photo
+from asymlib.pixels import pad_to_multiple
 
 
 def inpaint(
@@ -17,25 +18,26 @@ def inpaint(
     steps: int = 20,
     seed: int = 0,
 ) -> Image.Image:
-    """Fill the white part of the mask.
+    """Fill the hole of a photo.
 
     Args:
-        photo: Any mode, any size.
-        mask: Same size; white = hole, black = keep.
+        photo: As `read_photo` takes it; any size.
+        mask: As `normalise_mask` takes it, of the upright photo's size; where it is between 0 and 1, the result fades.
         model: Proposes the hole's latent.
-        decoder: Decodes it, keeping the photo's known pixels as far as it can.
+        decoder: Decodes it, told the known pixels.
         steps: DDIM steps.
         seed: Seed of the initial noise.
 
     Returns:
-        RGB image of the photo's size, rounded to 8 bits.
+        The photo with its hole filled; known pixels, size and metadata are its own, see `Photo.edited`.
 
     Raises:
-        ValueError: `photo` is not a PIL image, or the mask has another size.
+        ValueError: `photo` is no picture, or the mask none or of another size.
     """
-    image = read_photo(photo, "photo")
-    hole = normalise_mask(mask, *image.shape[-2:])
+    read = read_photo(photo, "photo")
+    image, hole = read.tensor, normalise_mask(mask, *read.size).cpu()
+    edited = (hole > 0).float()
     with torch.no_grad():
-        masked_latent = decoder.encode((1 - hole) * image)
-        latent = model.sample(masked_latent, pad_to_multiple(hole, decoder.factor), steps, seed)
-        return to_picture(decoder.decode(latent, image=image, mask=hole))
+        masked_latent = decoder.encode((1 - edited) * image)
+        latent = model.sample(masked_latent, pad_to_multiple(edited, decoder.factor), steps, seed)
+        return read.edited(decoder.decode(latent, image=image, mask=edited), hole)

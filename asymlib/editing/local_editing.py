@@ -11,7 +11,8 @@ from torch.nn.functional import interpolate, pad
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.inpainter import LatentInpainter, noise
-from asymlib.pixels import pad_to_multiple, read_photo, to_picture
+from asymlib.pictures import Photo, read_photo
+from asymlib.pixels import pad_to_multiple
 
 BORDER = 8  # cells of margin around a latent: convolutions see the picture's edge, and prompts disagree there most
 
@@ -64,7 +65,7 @@ def edit_by_prompt(
         return Edit(*model.edit_by_prompt(image, source, target, steps, seed, guidance_scale, mask))
     if mask is None:
         mask = edit_mask(model, encode(image), source, target, seed)
-    known = encode((1 - mask) * image)
+    known = encode((1 - mask.to(image)) * image)
     return Edit(model.sample(known, mask, steps, seed, added_words(source, target), None, guidance_scale), mask)
 
 
@@ -93,7 +94,7 @@ def edit_by_example(
     """
     if not isinstance(model, LatentInpainter):
         return Edit(model.edit_by_example(image, mask, example, steps, seed, guidance_scale), mask)
-    known = encode((1 - mask) * image)
+    known = encode((1 - mask.to(image)) * image)
     reference = encode(example)
     return Edit(model.sample(known, mask, steps, seed, None, reference, guidance_scale), mask)
 
@@ -135,15 +136,17 @@ def edit_mask(
     Source: DiffEdit, Couairon et al. 2022, section 3.2 (clip, rescale to [0, 1], cut at 0.5); the defaults are those of
         diffusers' `StableDiffusionDiffEditPipeline`. Velocities differ as noises do, times a constant of the timestep.
     """
+    latent = latent.to(model.device, model.dtype)
     height, width = latent.shape[-2:]
     bottom, right = BORDER + -height % BORDER, BORDER + -width % BORDER
     clean = pad(latent * model.scaling_factor, (BORDER, right, BORDER, bottom), mode="replicate")
-    t = torch.tensor(int(strength * model.scheduler.config.num_train_timesteps))
+    t = torch.tensor(int(strength * model.scheduler.config.num_train_timesteps), device=latent.device)
     known = model.known(torch.zeros_like(clean), torch.ones_like(clean[:, :1]))
     wishes = [model.wish(len(latent), prompt) for prompt in (source, target)]
     difference = torch.zeros_like(clean[:, 0])
     for draw in range(maps):
-        noisy = model.scheduler.add_noise(clean, noise(len(clean), clean.shape[1:], seed * maps + draw), t)
+        drawn = noise(len(clean), clean.shape[1:], seed * maps + draw).to(clean)
+        noisy = model.scheduler.add_noise(clean, drawn, t)
         before, after = (model.predict(noisy, t, known, wish) for wish in wishes)
         difference += (after - before).abs().sum(1)
     difference = difference[:, BORDER : BORDER + height, BORDER : BORDER + width]
@@ -163,15 +166,15 @@ def edit_photo(
     seed: int = 0,
     guidance_scale: float = 5.0,
 ) -> Image.Image:
-    """`edit_by_prompt` for a photo of any mode and size; the result has its size, rounded to 8 bits.
+    """`edit_by_prompt` for a photo as `read_photo` takes it; size, metadata and what was not edited are its own.
 
     Raises:
-        ValueError: `photo` is not a PIL image, or a prompt has an unknown word.
+        ValueError: `photo` is no picture, or a prompt has an unknown word.
     """
-    image = read_photo(photo, "photo")
-    padded = pad_to_multiple(image, decoder.factor)
+    read = read_photo(photo, "photo")
+    padded = pad_to_multiple(read.tensor, decoder.factor)
     edit = edit_by_prompt(decoder.encode, model, padded, source, target, steps, seed, guidance_scale)
-    return _decode(edit, image, decoder)
+    return _decode(edit.latent, edit.mask[..., : read.size[0], : read.size[1]].cpu(), read, decoder)
 
 
 def paint_by_example(
@@ -184,19 +187,18 @@ def paint_by_example(
     seed: int = 0,
     guidance_scale: float = 3.0,
 ) -> Image.Image:
-    """`edit_by_example` for a photo and an example of any mode and size; white in the mask = hole.
+    """`edit_by_example` for a photo and an example as `read_photo` takes them, and a mask as for `inpaint`.
 
     Raises:
-        ValueError: `photo` or `example` is not a PIL image, or the mask has another size than the photo.
+        ValueError: `photo` or `example` is no picture, or the mask none or of another size than the upright photo.
     """
-    image, other = read_photo(photo, "photo"), read_photo(example, "example")
-    hole = normalise_mask(mask, *image.shape[-2:])
-    padded, padded_hole = pad_to_multiple(image, decoder.factor), pad_to_multiple(hole, decoder.factor)
+    read, other = read_photo(photo, "photo"), read_photo(example, "example").tensor
+    hole = normalise_mask(mask, *read.size).cpu()
+    padded, padded_hole = (pad_to_multiple(part, decoder.factor) for part in (read.tensor, (hole > 0).float()))
     edit = edit_by_example(decoder.encode, model, padded, padded_hole, other, steps, seed, guidance_scale)
-    return _decode(edit, image, decoder)
+    return _decode(edit.latent, hole, read, decoder)
 
 
-def _decode(edit: Edit, image: torch.Tensor, decoder: AsymmetricVQGAN) -> Image.Image:
-    mask = edit.mask[..., : image.shape[-2], : image.shape[-1]]
+def _decode(latent: torch.Tensor, hole: torch.Tensor, photo: Photo, decoder: AsymmetricVQGAN) -> Image.Image:
     with torch.no_grad():
-        return to_picture(decoder.decode(edit.latent, image=image, mask=mask))
+        return photo.edited(decoder.decode(latent, image=photo.tensor, mask=(hole > 0).float()), hole)

@@ -1,4 +1,4 @@
-"""Decode what any latent inpainting or editing pipeline of diffusers makes, keeping the known pixels.
+"""Decode what any latent inpainting or editing pipeline of diffusers makes, and put it into the photo.
 
 Only `StableDiffusionInpaintPipeline` hands image and mask to its autoencoder (`vae=vqgan.to_diffusers()` serves it);
 every other pipeline would decode without a condition, and without a warning. Here the pipeline stops at the latents.
@@ -12,73 +12,147 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
-from torch.nn.functional import pixel_shuffle
+from torch.nn.functional import interpolate, pixel_shuffle
+from torchvision.transforms.functional import to_pil_image
 
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.pictures import Photo, read_mask, read_photo
+from asymlib.pixels import to_picture
 
 # what makes a latent one first stage's and not another's: Stable Diffusion 1.5 and XL have the same shape
 SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
+NEAR = 2.0  # a photo whose area is within this factor of what a pipeline was trained on is edited at its own size
 
 
 @torch.no_grad()
 def decode_with(
-    vqgan: AsymmetricVQGAN, pipe: DiffusionPipeline, image: Image.Image, mask, **call: Any
+    vqgan: AsymmetricVQGAN,
+    pipe: DiffusionPipeline,
+    image: Image.Image,
+    mask,
+    padding_mask_crop: int | None = None,
+    **call: Any,
 ) -> list[Image.Image]:
-    """Run a pipeline up to its latents, and decode them with the known pixels of the image.
+    """Run a pipeline up to its latents, decode them with the known pixels of the image, and put the hole into the image.
 
-    The pipeline gets `image` and `mask_image` where its call takes them, and everything in `call`. Image and mask are
-    then brought to the size that it worked at as the pipelines do it: Lanczos, the mask thresholded at half. A mask
-    of the latent's size, such as `StableDiffusionDiffEditPipeline.generate_mask` returns, is enlarged cell by cell.
+    The photo, or a window of it, is brought to the size that the pipeline works at and its edit back to the photo's.
+    That size is `height` and `width` where they are given; else the photo's own, where it is near the one that the
+    model was trained on, and scaled to that area where it is not.
 
     Args:
         vqgan: A decoder for the first stage of the pipeline.
-        pipe: Any pipeline whose call can return latents, (N, C, h, w) or in FLUX's packed form (N, h/2 w/2, 4C).
-        image: The photo, any size and mode.
-        mask: A PIL image (white = hole), or what `normalise_mask` takes (1 = hole); of the photo's or the latent's
-            size (DiffEdit takes only the latter).
+        pipe: Any pipeline whose call can return latents, (N, C, h, w) or in FLUX's packed form (N, h/2 w/2, 4C). It
+            gets `image` and `mask_image` where its call takes them.
+        image: The photo, as `read_photo` takes it, of any size.
+        mask: A PIL image, or what `normalise_mask` takes (1 = hole); of the photo's or, such as
+            `StableDiffusionDiffEditPipeline.generate_mask` returns it, the latent's size.
+        padding_mask_crop: Edit only a window around the hole, this many pixels larger on each side, at the pipeline's
+            size: more detail in small holes of large photos.
         call: Further arguments of the pipeline: `prompt`, `num_images_per_prompt`, `height`, `generator`;
             `control_image` for ControlNet, `example_image` for Paint by Example, `image_latents` for DiffEdit.
 
     Returns:
-        As many RGB images as the pipeline made latents, of the size that it works at, rounded to 8 bits.
+        As many pictures as the pipeline made latents, of the photo's size, with its untouched pixels and its metadata,
+        see `Photo.edited`.
 
     Raises:
-        ValueError: A pipeline that cannot return latents, a decoder for another latent space, a photo that is no PIL
-            image, or a mask of another size.
+        ValueError: A pipeline that cannot return latents, a decoder for another latent space, no photo, or a mask of
+            another size or, for a window, without a hole.
 
     Example:
         >>> decode_with(vqgan, pipe, photo, mask, prompt="a cat", num_images_per_prompt=2)  # doctest: +SKIP
     """
     _require_fit(vqgan, pipe)
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"image: got {type(image).__name__}, expected a PIL image")
-    image, mask = image.convert("RGB"), _picture(mask)
-    cells = tuple(side // vqgan.factor for side in image.size)
-    if mask.size not in (image.size, cells):
-        came, photo, coarse = ("{} x {}".format(*size) for size in (mask.size, image.size, cells))
-        raise ValueError(f"mask: got {came}, expected the image's {photo} or its latent's {coarse}")
-
+    photo = read_photo(image, "image")
+    hole, coarse = _hole(mask, photo, vqgan.factor)
+    side = _trained_side(pipe, vqgan)
+    rows, columns = _window(hole, padding_mask_crop, side)
+    known, edited = photo.tensor[..., rows, columns], (hole > 0).float()[..., rows, columns]
     taken = inspect.signature(pipe.__call__).parameters
-    pictures = {name: value for name, value in (("image", image), ("mask_image", mask)) if name in taken}
-    latent = _latent(pipe, vqgan, pictures | call)
-    height, width = (vqgan.factor * side for side in latent.shape[-2:])
-    if mask.size == cells:
-        mask = mask.resize((width, height), Image.Resampling.NEAREST)
-    known = VaeImageProcessor().preprocess(image, height, width)
-    hole = VaeImageProcessor(do_normalize=False, do_binarize=True).preprocess(mask, height, width)
-    latent, known, hole = (tensor.to(vqgan.device) for tensor in (latent, known, hole))
-    image_hat = vqgan.decode(vqgan.unscale(latent), known, hole)
-    return VaeImageProcessor().postprocess(image_hat.float(), output_type="pil")
+    size = _working_size(call, known.shape[-2:], side, 2 * vqgan.factor)
+    cells = tuple(extent // vqgan.factor for extent in size)
+    given = {
+        "image": to_picture(_resized(known, size)),
+        "mask_image": _picture(_shrunk(edited, cells if coarse else size)),
+    }
+    given |= {"height": size[0], "width": size[1]}
+    latent = _latent(pipe, vqgan, {name: value for name, value in given.items() if name in taken} | call, size)
+    size = tuple(vqgan.factor * cells for cells in latent.shape[-2:])
+    latent = vqgan.unscale(latent.to(vqgan.device))
+    image_hat = vqgan.decode(latent, _resized(known, size), _shrunk(edited, size)).float().cpu()
+    results = []
+    for one in image_hat.split(1):
+        whole = photo.tensor
+        whole[..., rows, columns] = _resized(one, known.shape[-2:])
+        results.append(photo.edited(whole, hole))
+    return results
 
 
-def _latent(pipe: DiffusionPipeline, vqgan: AsymmetricVQGAN, call: dict[str, Any]) -> torch.Tensor:
+def _hole(mask, photo: Photo, factor: int) -> tuple[torch.Tensor, bool]:
+    """(1, 1, H, W) of the photo's size, and whether it came in the latent's and was enlarged cell by cell."""
+    values = read_mask(mask) if isinstance(mask, Image.Image) else mask
+    size = tuple(getattr(values, "shape", ()))[-2:]
+    cells = tuple(side // factor for side in photo.size)
+    if len(size) == 2 and size not in (photo.size, cells):
+        came, whole, coarse = ("{1} x {0}".format(*sides) for sides in (size, photo.size, cells))
+        raise ValueError(f"mask: got {came}, expected the upright image's {whole} or its latent's {coarse}")
+    hole = normalise_mask(values, *(size if len(size) == 2 else photo.size))
+    if len(hole) != 1:
+        raise ValueError(f"mask: got {len(hole)}, expected one")
+    return interpolate(hole.cpu(), photo.size, mode="nearest"), size != photo.size
+
+
+def _window(hole: torch.Tensor, padding: int | None, side: int | None) -> tuple[slice, slice]:
+    """Rows and columns that are edited: all of them, or a square around the hole as diffusers cuts it."""
+    if padding is None:
+        return slice(None), slice(None)
+    if not hole.any():
+        raise ValueError("mask: got no hole, expected one to crop around")
+    square = side or min(hole.shape[-2:])
+    left, top, right, bottom = VaeImageProcessor().get_crop_region(_picture(hole.gt(0)), square, square, padding)
+    return slice(top, bottom), slice(left, right)
+
+
+def _trained_side(pipe: DiffusionPipeline, vqgan: AsymmetricVQGAN) -> int | None:
+    """Side in pixels of the squares that the diffusion model was trained on, where the pipeline knows it."""
+    config = getattr(getattr(pipe, "unet", None), "config", {})
+    cells = getattr(pipe, "default_sample_size", None) or config.get("sample_size")
+    cells = max(cells) if isinstance(cells, (list, tuple)) else cells
+    return cells * vqgan.factor if cells else None
+
+
+def _working_size(call: dict[str, Any], size: tuple[int, int], side: int | None, multiple: int) -> tuple[int, int]:
+    """Height and width at which the pipeline works, see `decode_with`."""
+    area = size[0] * size[1]
+    scale = 1.0 if side is None or 1 / NEAR <= area / side**2 <= NEAR else side / area**0.5
+    fitted = [max(multiple, round(extent * scale / multiple) * multiple) for extent in size]
+    return call.get("height") or fitted[0], call.get("width") or fitted[1]
+
+
+def _shrunk(hole: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Hole is every pixel that stands for one of the hole: what is known is known entirely."""
+    return interpolate(hole, size, mode="area").gt(0).float()
+
+
+def _picture(hole: torch.Tensor) -> Image.Image:
+    return to_pil_image(hole[0].float())
+
+
+def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if image.shape[-2:] == size:
+        return image
+    return interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _latent(
+    pipe: DiffusionPipeline, vqgan: AsymmetricVQGAN, call: dict[str, Any], size: tuple[int, int]
+) -> torch.Tensor:
     """(N, C, h, w), as the diffusion model scales it."""
     channels = vqgan.latent_channels
     latent = pipe(**call, output_type="latent")[0]
     if isinstance(latent, torch.Tensor) and latent.ndim == 3 and latent.shape[-1] == 4 * channels:
-        default = getattr(pipe, "default_sample_size", 0) * vqgan.factor
-        rows, columns = ((call.get(side) or default) // (2 * vqgan.factor) for side in ("height", "width"))
+        rows, columns = (extent // (2 * vqgan.factor) for extent in size)
         if rows * columns != latent.shape[1]:
             came = latent.shape[1]
             raise ValueError(f"latent: got {came} patches, expected {rows} x {columns}; give height and width")
@@ -98,14 +172,3 @@ def _require_fit(vqgan: AsymmetricVQGAN, pipe: DiffusionPipeline) -> None:
         came, expected = ours.get(key), pipe.vae.config.get(key)
         if not np.array_equal(came, expected):
             raise ValueError(f"vqgan: got {key} {came}, expected {expected} as in the vae of {type(pipe).__name__}")
-
-
-def _picture(mask) -> Image.Image:
-    """One mask as an 8-bit image, white = hole."""
-    if isinstance(mask, Image.Image):
-        return mask.convert("L")
-    shape = tuple(getattr(mask, "shape", ()))
-    hole = normalise_mask(mask, *(shape[-2:] if len(shape) > 1 else (0, 0)))
-    if len(hole) != 1:
-        raise ValueError(f"mask: got {len(hole)}, expected one")
-    return Image.fromarray((hole[0, 0].cpu() * 255).round().byte().numpy())

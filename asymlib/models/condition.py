@@ -84,7 +84,6 @@ class Condition:
     Args:
         blend: How a feature of the branch meets the trunk, see `BLENDS`.
         layers: How many of the branch's layers there are, full resolution first; None for all of them.
-        width: Channels of the branch relative to the decoder's; 1 where features replace the trunk.
         mask_input: Whether the branch sees the mask, as a fourth channel: else a hole looks like a grey surface.
         coarse_mask: Which cells of a coarser level are hole: `nearest` looks at one pixel of a cell, as officially,
             `any` at all of them (a cell with one hole pixel is hole), `area` fades by the hole's share of the cell.
@@ -93,12 +92,11 @@ class Condition:
         retouch: Channels of a small network that has the last word on the hole, see `Retouch`; 0 for none.
 
     Raises:
-        ValueError: A value that there is not, or a width that cannot replace the trunk.
+        ValueError: A value that there is not.
     """
 
     blend: str = "replace"
     layers: int | None = None
-    width: float = 1.0
     mask_input: bool = False
     coarse_mask: str = "nearest"
     output_norm: bool = True
@@ -109,8 +107,6 @@ class Condition:
         for name, known in (("blend", BLENDS), ("coarse_mask", ("nearest", "any", "area"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if self.width != 1 and self.blend in ("replace", "gate"):
-            raise ValueError(f"width: got {self.width} with blend {self.blend!r}, expected 1, the width of the trunk")
 
 
 class ConditionBranch(nn.Module):
@@ -127,12 +123,12 @@ class ConditionBranch(nn.Module):
     def __init__(self, widths: tuple[int, ...], condition: Condition = Condition()) -> None:
         super().__init__()
         trunk = [*widths, widths[-1]][: condition.layers]
-        channels = [3 + condition.mask_input, *(round(c * condition.width) for c in trunk)]
+        channels = [3 + condition.mask_input, *trunk]
         shapes = [(3, 1), (3, 1), *[(4, 2)] * (len(widths) - 1)]  # kernel, stride
         self.layers = nn.ModuleList(
             nn.Conv2d(channels[i], channels[i + 1], *shapes[i], padding=1) for i in range(len(trunk))
         )
-        self.blends = nn.ModuleList(BLENDS[condition.blend](*pair) for pair in zip(trunk, channels[1:], strict=True))
+        self.blends = nn.ModuleList(BLENDS[condition.blend](c, c) for c in trunk)
         self.retouch = Retouch(condition.retouch) if condition.retouch else None
         self.condition = condition
 

@@ -19,7 +19,7 @@ from asymlib.files import save_pretrained
 from asymlib.masks import normalise_mask
 from asymlib.models.condition import Condition, ConditionBranch
 from asymlib.models.first_stage import without_variance
-from asymlib.models.interchange import AsymmetricVAE
+from asymlib.models.interchange import AsymmetricVAE, repeat_to
 from asymlib.models.tiling import decode_tiles
 from asymlib.pixels import pad_to_multiple
 
@@ -174,7 +174,8 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         _require_image(image)
         with torch.no_grad():
-            moments = self.encoder(pad_to_multiple(image.to(self._upcast()), self.factor))
+            image = image.to(self.device, self._upcast())
+            moments = self.encoder(pad_to_multiple(image, self.factor))
             if self.quant_conv is not None:
                 moments = self.quant_conv(moments)
             if (self.config.first_stage or {}).get("_class_name") in ("VQModel", "AutoencoderTiny"):
@@ -195,10 +196,10 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         With `enable_slicing()` one latent after the other is decoded, with `enable_tiling()` one tile after the other.
 
         Args:
-            latent: (N, C, h, w), not scaled; of any float type, as image and mask.
+            latent: (N, C, h, w), not scaled; of any float type and on any device, as image and mask.
             image: (N, 3, H, W) in [-1, 1], with ceil(H/8) = h and ceil(W/8) = w; or None.
             mask: What `normalise_mask` takes, 1 = hole. Given if and only if `image` is. A value between 0 and 1 fades
-                from the branch to the trunk at every level. One latent, image or mask serves many of the others.
+                from the branch to the trunk at every level. Fewer of one serve more of the others, see `repeat_to`.
 
         Returns:
             (N, 3, H, W), not clamped; (N, 3, 8h, 8w) without a condition.
@@ -212,19 +213,21 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
             given, missing = ("an image", "mask") if mask is None else ("a mask", "image")
             raise ValueError(f"{missing}: got None with {given}, expected both or neither")
         channels = self.latent_channels
-        if latent.ndim != 4 or latent.shape[1] != channels:
-            raise ValueError(f"latent: got {tuple(latent.shape)}, expected (N, {channels}, h, w)")
-        dtype = self._upcast()
+        if not isinstance(latent, torch.Tensor) or latent.ndim != 4 or latent.shape[1] != channels:
+            came = tuple(latent.shape) if isinstance(latent, torch.Tensor) else type(latent).__name__
+            raise ValueError(f"latent: got {came}, expected a tensor (N, {channels}, h, w)")
+        here = {"device": self.device, "dtype": self._upcast()}
+        latent = latent.to(**here)
         if image is None:
-            return self._decode_parts(latent.to(dtype))
+            return self._decode_parts(latent)
         _require_image(image)
         height, width = image.shape[-2:]
-        mask = normalise_mask(mask, height, width).to(image.device, dtype)
-        image, mask = pad_to_multiple(image.to(dtype), self.factor), pad_to_multiple(mask, self.factor)
+        mask = normalise_mask(mask, height, width)
+        image, mask = (pad_to_multiple(tensor.to(**here), self.factor) for tensor in (image, mask))
         if image.shape[-2:] != tuple(self.factor * side for side in latent.shape[-2:]):
             cells = tuple(latent.shape[-2:])
             raise ValueError(f"image: got {height} x {width}, expected the size of a latent {cells} x {self.factor}")
-        return self._decode_parts(*_broadcast(latent=latent.to(dtype), image=image, mask=mask))[..., :height, :width]
+        return self._decode_parts(*_broadcast(latent=latent, image=image, mask=mask))[..., :height, :width]
 
     forward = decode  # a wrapped model (DistributedDataParallel) runs its hooks in `forward` alone
 
@@ -317,6 +320,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         return self.dtype
 
 
+LEVEL = 2 / 255  # what rounding and resampling may leave the range by
 _SHARED_CONFIG = (
     "down_block_types down_block_out_channels layers_per_down_block up_block_types up_block_out_channels "
     "layers_per_up_block latent_channels norm_num_groups scaling_factor force_upcast"
@@ -336,10 +340,7 @@ def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
 
 def _broadcast(**tensors: torch.Tensor) -> list[torch.Tensor]:
     count = max(map(len, tensors.values()))
-    for name, tensor in tensors.items():
-        if len(tensor) not in (1, count):
-            raise ValueError(f"{name}: got {len(tensor)}, expected 1 or as many as the other inputs, {count}")
-    return [tensor.expand(count, -1, -1, -1) for tensor in tensors.values()]
+    return [repeat_to(tensor, count, name) for name, tensor in tensors.items()]
 
 
 def _require_image(image: torch.Tensor) -> None:
@@ -348,3 +349,6 @@ def _require_image(image: torch.Tensor) -> None:
         raise ValueError(f"image: got {came}, expected a float tensor (N, 3, H, W) in [-1, 1]")
     if not torch.isfinite(image).all():
         raise ValueError("image: got NaN or infinite values, expected finite values in [-1, 1]")
+    if image.numel() and image.abs().max() > 1 + LEVEL:
+        low, high = image.min().item(), image.max().item()
+        raise ValueError(f"image: got values from {low:g} to {high:g}, expected [-1, 1]; see `to_tensor`")

@@ -37,6 +37,16 @@ class LatentInpainter:
         """Of a latent."""
         return self.unet.config.out_channels
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; what it is given is moved there."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self.unet.dtype
+
     @classmethod
     def build(
         cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4
@@ -97,6 +107,7 @@ class LatentInpainter:
 
         With a full mask nothing is known and the latent's part is zero, so that generating needs no image.
         """
+        masked_latent, mask = (tensor.to(self.device, self.dtype) for tensor in (masked_latent, mask))
         small = interpolate(mask, size=masked_latent.shape[-2:], mode="nearest")
         partial = (mask.amin((1, 2, 3), keepdim=True) < 1).to(masked_latent)
         return torch.cat([small, masked_latent * self.scaling_factor * partial], dim=1)
@@ -125,6 +136,7 @@ class LatentInpainter:
         for name, given in {"prompt": words, "reference": statistics}.items():
             if len(given) not in (1, count):
                 raise ValueError(f"{name}: got {len(given)}, expected 1 or as many as the {count} images")
+        words, statistics = (given.to(self.device, self.dtype) for given in (words, statistics))
         return torch.cat([words.expand(count, -1), statistics.expand(count, -1)], dim=1)
 
     def predict(
@@ -184,7 +196,7 @@ class LatentInpainter:
         height, width = known.shape[-2:]
         multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves so often
         known = pad(known, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        latent = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed)
+        latent = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed).to(known)
         self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
             velocity = self.predict(latent, t, known, wish, guidance_scale)

@@ -23,7 +23,7 @@ class AsymmetricVAE(AsymmetricAutoencoderKL):
         mask: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> DecoderOutput | tuple[torch.Tensor]:
-        """As the parent class, with images and masks repeated to the number of latents in the pipeline's own order.
+        """As the parent class, with images and masks of any device and type, repeated as `repeat_to` does it.
 
         Args:
             z: (N, C, h, w), not scaled.
@@ -35,13 +35,21 @@ class AsymmetricVAE(AsymmetricAutoencoderKL):
         Raises:
             ValueError: N is no multiple of the number of images, or of masks.
         """
-        image, mask = _repeat(image, len(z), "image"), _repeat(mask, len(z), "mask")
+        z = z.to(self.device, self.dtype)
+        image, mask = (
+            tensor if tensor is None else repeat_to(tensor.to(z), len(z), name)
+            for name, tensor in (("image", image), ("mask", mask))
+        )
         return super().decode(z, generator, image, mask, return_dict)
 
 
-def _repeat(tensor: torch.Tensor | None, count: int, name: str) -> torch.Tensor | None:
-    if tensor is None:
-        return None
+def repeat_to(tensor: torch.Tensor, count: int, name: str) -> torch.Tensor:
+    """(M, C, H, W) for `count` latents: latent i gets image i modulo M, the order in which diffusers' inpainting
+    pipelines repeat pictures for several images per prompt.
+
+    Raises:
+        ValueError: `count` is no multiple of M.
+    """
     if count % len(tensor):
-        raise ValueError(f"{name}: got {len(tensor)}, expected a divisor of the {count} latents")
+        raise ValueError(f"{name}: got {len(tensor)}, expected a divisor of the {count} others")
     return tensor.repeat(count // len(tensor), 1, 1, 1)

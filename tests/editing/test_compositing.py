@@ -138,3 +138,18 @@ def test_the_overlay_is_a_hard_paste_rounded_to_eight_bits(image, edit):
     rounded = to_tensor(((edit + 1) * 127.5).round().byte())
     assert torch.equal(paste_overlay(image, edit, BORDER), paste_hard(image, rounded, BORDER))
     assert not torch.equal(paste_overlay(image, edit, BORDER), paste_hard(image, edit, BORDER))
+
+
+@pytest.mark.parametrize("name", PASTES)
+def test_a_soft_mask_fades_and_any_type_will_do(name):
+    """Breaks when a mask between 0 and 1 is taken for hole, or a bool mask or a double image for an error."""
+    torch.manual_seed(0)
+    image, image_hat, hole = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    hole[..., 8:24, 8:24] = 1
+    paste = PASTES[name]
+    whole = paste(image.double(), image_hat, hole.bool())
+    assert whole.dtype == image_hat.dtype and torch.allclose(whole, paste(image, image_hat, hole), atol=1e-6)
+    if name != "paste_laplacian":  # which mixes each octave by a mask of its own
+        faded = paste(image, image_hat, hole / 4)
+        middle = (..., slice(15, 17), slice(15, 17))
+        assert torch.allclose(faded[middle], (0.75 * image + 0.25 * whole)[middle], atol=0.02)

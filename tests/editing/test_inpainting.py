@@ -21,11 +21,13 @@ def test_any_size_and_mode_goes_in_and_the_same_size_comes_out(base, model):
     mask.paste(255, (10, 10, 30, 20))
     result = inpaint(photo, mask, model, base, steps=2)
     assert result.size == (50, 37) and result.mode == "RGB"
+    known = np.asarray(mask) == 0
+    assert (np.asarray(result)[known] == np.asarray(photo.convert("RGB"))[known]).all()
     assert np.array_equal(np.asarray(result), np.asarray(inpaint(photo, mask, model, base, steps=2)))
 
 
 @pytest.mark.parametrize("photo, mask, message", [
-    ("photo.jpg", Image.new("L", (32, 32)), "photo: got str, expected a PIL image"),
+    (None, Image.new("L", (32, 32)), "photo: got NoneType, expected a PIL image"),
     (Image.new("RGB", (32, 32)), Image.new("L", (16, 32)), "mask: got shape"),
     (Image.new("RGB", (32, 32)), None, "mask: got NoneType"),
 ])  # fmt: skip

@@ -95,5 +95,5 @@ def test_photographs_of_any_size_and_mode_keep_their_size(model, base):
     mask.paste(255, (20, 10, 40, 30))
     assert edit_photo(photo, "grey", "red", model, base, steps=2).size == (67, 50)
     assert paint_by_example(photo, mask, example, model, base, steps=2).size == (67, 50)
-    with pytest.raises(ValueError, match="example: got str, expected a PIL image"):
+    with pytest.raises(FileNotFoundError, match="example: got example.png, expected an existing picture"):
         paint_by_example(photo, mask, "example.png", model, base)

@@ -11,7 +11,7 @@ from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import load_vqgan
 from asymlib.training.decoder import decode_macs
 
-OURS = {"blend": "add", "width": 0.5, "mask_input": True, "copy_known": True}
+OURS = {"blend": "add", "layers": 3, "mask_input": True, "copy_known": True}
 
 
 def on(first_stage, **condition):
@@ -174,9 +174,7 @@ def test_without_a_mask_a_retouching_decoder_is_the_vanilla_one(first_stage, pic
         )
 
 
-@pytest.mark.parametrize(
-    "wrong, name", [({"blend": "sum"}, "blend"), ({"coarse_mask": "max"}, "coarse_mask"), ({"width": 0.5}, "width")]
-)
+@pytest.mark.parametrize("wrong, name", [({"blend": "sum"}, "blend"), ({"coarse_mask": "max"}, "coarse_mask")])
 def test_an_unknown_option_is_named(wrong, name):
     with pytest.raises(ValueError, match=f"^{name}: got"):
         Condition(**wrong)

@@ -147,7 +147,9 @@ def test_a_condition_without_a_branch_is_refused(first_stage):
         ({"image": "photo.jpg"}, "image: got str"),
         ({"latent": torch.zeros(2, 3, 4, 4)}, "latent: got"),
         ({"latent": torch.zeros(2, 4, 5, 5)}, "image: got 32 x 32"),
-        ({"latent": torch.zeros(3, 4, 4, 4)}, "image: got 2, expected 1 or as many as the other inputs, 3"),
+        ({"latent": torch.zeros(3, 4, 4, 4)}, "image: got 2, expected a divisor of the 3 others"),
+        ({"latent": [1, 2]}, r"latent: got list, expected a tensor \(N, 4, h, w\)"),
+        ({"image": torch.full((2, 3, 32, 32), 255.0)}, r"image: got values from 255 to 255, expected \[-1, 1\]"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(vqgan, change, message):

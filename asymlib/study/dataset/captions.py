@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asymlib.pixels import UNREADABLE, centre_square, read_photograph, shrink
+from asymlib.pictures import UNREADABLE, read_photo
+from asymlib.pixels import centre_square, shrink
 
 
 def read_captions(path: str | Path, count: int, seed: int) -> list[str]:
@@ -33,7 +34,7 @@ def read_squares(files: list[Path], size: int, count: int, seed: int) -> np.ndar
     squares = []
     for i in np.random.default_rng([seed, 12]).permutation(len(files)):
         try:
-            pixels = read_photograph(files[i], size)
+            pixels = read_photo(files[i], smallest=size).on_white
         except UNREADABLE:
             continue
         squares.append(shrink(centre_square(pixels), size, size))

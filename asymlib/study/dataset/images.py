@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from asymlib.masks import KINDS, evaluation_mask, thick_mask
-from asymlib.pixels import UNREADABLE, centre_square, shrink, to_tensor
+from asymlib.pictures import UNREADABLE
+from asymlib.pixels import centre_square, shrink, to_tensor
 from asymlib.study.dataset.photographs import Photograph, folder_photographs, packaged_photographs, reason
 from asymlib.study.dataset.procedural import procedural_image
 from asymlib.study.params import Images

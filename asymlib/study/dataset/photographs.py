@@ -1,5 +1,8 @@
 """Photographs: those that ship inside the dependencies, and those of any folder."""
 
+import hashlib
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -7,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asymlib.pixels import SUFFIXES, UNREADABLE, photograph_size, read_photograph
+from asymlib.pictures import UNREADABLE, is_picture_file, photo_size, read_photo
+from asymlib.study.dataset.copies import NEAR, distances, groups_of, perceptual_hash
+
+EXPLICIT = ("train", "val", "test")
 
 
 class Photograph(NamedTuple):
@@ -29,7 +35,7 @@ class Photograph(NamedTuple):
         Raises:
             UNREADABLE: The file is broken.
         """
-        return read_photograph(self.file)
+        return read_photo(self.file).on_white
 
 
 # name, scene, split, package, file, licence. Whole scenes are held out: no crop of a test scene is ever trained on.
@@ -76,18 +82,20 @@ def packaged_photographs() -> list[Photograph]:
     for name, scene, split, package, file, licence in PACKAGED:
         path = Path(str(files(package) / file))
         origin = f"{package.split('.')[0]}:{file}"
-        photographs.append(Photograph(name, scene, split, origin, licence, path, photograph_size(path)))
+        photographs.append(Photograph(name, scene, split, origin, licence, path, photo_size(path)))
     return photographs
 
 
 def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Photograph], dict[str, str]]:
-    """Every photograph of a folder and its subfolders, in the order of their names; headers are read, pixels are not.
+    """Every photograph of a folder and its subfolders, in the order of their names.
 
-    A file that is no picture or too small is skipped and named, never a crash. Every tenth photograph is `test`, the
-    one after it `val`.
+    A folder with train/, val/ and test/ is taken as it is. Else near-copies (`copies.groups_of`) are one scene, and a
+    scene's content alone decides its split: adding or removing a file moves no other scene. Seven of ten are `train`.
+
+    A file that is no picture, broken or too small is skipped and named, never a crash; hidden files are not looked at.
 
     Args:
-        folder: Any folder; files with another suffix than an image's are not looked at.
+        folder: Any folder.
         smallest: Least side in pixels.
 
     Returns:
@@ -95,32 +103,97 @@ def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Pho
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: No usable photograph in it, or fewer than three.
+        ValueError: No usable photograph in it, or none for one of the splits.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: got {folder}, expected an existing folder of photographs")
-    found, skipped = [], {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
-        try:
-            found.append((path, photograph_size(path, smallest)))
-        except UNREADABLE as error:
-            skipped[path.relative_to(folder).as_posix()] = reason(error, folder)
-    if len(found) < 3:
-        raise ValueError(
-            f"folder: got {folder} with {len(found)} usable photographs ({len(skipped)} skipped), expected at least 3"
-        )
-    split = {0: "test", 1: "val"}
+    files, hashes, skipped = _read_hashes(folder)
+    explicit = all((folder / split).is_dir() for split in EXPLICIT)
+    if explicit:
+        splits = [file.relative_to(folder).parts[0] for file in files]
+        scenes = [file.relative_to(folder).as_posix() for file in files]
+        _warn_of_copies(folder, files, hashes, splits)
+    else:
+        scenes, splits = _split_by_content(folder, files, hashes)
+    names = _distinct_names([file.relative_to(folder) for file in files])
     photographs = []
-    for i, (path, size) in enumerate(found):
-        name = path.relative_to(folder)
-        flat = name.with_suffix("").as_posix().replace("/", "_")
-        photographs.append(
-            Photograph(
-                flat, name.as_posix(), split.get(i % 10, "train"), f"folder:{name.as_posix()}", "the user's", path, size
-            )
-        )
+    for file, name, scene, split in zip(files, names, scenes, splits, strict=True):
+        inside = file.relative_to(folder).as_posix()
+        try:
+            size = photo_size(file, smallest)
+        except UNREADABLE as error:
+            skipped[inside] = reason(error, folder)
+            continue
+        if explicit and split not in EXPLICIT:
+            skipped[inside] = f"outside of {', '.join(f'{known}/' for known in EXPLICIT)}"
+            continue
+        photographs.append(Photograph(name, scene, split, f"folder:{inside}", "the user's", file, size))
+    _require_splits(folder, photographs, skipped)
     return photographs, skipped
+
+
+def _read_hashes(folder: Path) -> tuple[list[Path], list[int], dict[str, str]]:
+    """The pictures of a folder with their perceptual hashes, and what is none."""
+    files, hashes, skipped = [], [], {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        inside = file.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if not is_picture_file(file):
+            skipped[inside.as_posix()] = "no suffix of a picture"
+            continue
+        try:
+            hashes.append(perceptual_hash(file))
+        except UNREADABLE as error:
+            skipped[inside.as_posix()] = reason(error, folder)
+            continue
+        files.append(file)
+    return files, hashes, skipped
+
+
+def _split_by_content(folder: Path, files: list[Path], hashes: list[int]) -> tuple[list[str], list[str]]:
+    """Scene and split of each file: near-copies are one scene, named after its first file."""
+    groups = groups_of(hashes)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    first: dict[int, str] = {}
+    least: dict[int, str] = {}
+    for file, group, digest in zip(files, groups, digests, strict=True):
+        first.setdefault(group, file.relative_to(folder).as_posix())
+        least[group] = min(digest, least.get(group, digest))
+    share = {group: int(digest, 16) % 100 for group, digest in least.items()}
+    split = {group: "test" if part < 15 else "val" if part < 30 else "train" for group, part in share.items()}
+    return [first[group] for group in groups], [split[group] for group in groups]
+
+
+def _warn_of_copies(folder: Path, files: list[Path], hashes: list[int], splits: list[str]) -> None:
+    """Name the files of two splits that are nearly the same picture."""
+    for i, near in enumerate(distances(hashes, hashes) <= NEAR):
+        for j in near.nonzero()[0]:
+            if j > i and splits[i] != splits[j]:
+                pair = " and ".join(files[k].relative_to(folder).as_posix() for k in (i, j))
+                warnings.warn(f"folder: {pair} are nearly the same picture in two splits", stacklevel=3)
+
+
+def _distinct_names(files: list[Path]) -> list[str]:
+    """A name without folders for each; where two would be the same (05.png and 05.jpg, also on disks that do not tell
+    capitals apart), all of those get a piece of their path's checksum."""
+    flat = [file.with_suffix("").as_posix().replace("/", "_") for file in files]
+    counts = Counter(name.casefold() for name in flat)
+    return [
+        name if counts[name.casefold()] == 1 else f"{name}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        for name, file in zip(flat, files, strict=True)
+    ]
+
+
+def _require_splits(folder: Path, photographs: list[Photograph], skipped: dict[str, str]) -> None:
+    counts = Counter(photograph.split for photograph in photographs)
+    if not all(counts[split] for split in EXPLICIT):
+        found = ", ".join(f"{counts[split]} in {split}" for split in EXPLICIT)
+        raise ValueError(
+            f"folder: got {folder} with {found} ({len(skipped)} skipped), expected at least one in each; "
+            "more photographs, or folders train/, val/ and test/"
+        )
 
 
 def readable_pixels(photographs: Iterable[Photograph]) -> Iterator[np.ndarray]:

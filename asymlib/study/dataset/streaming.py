@@ -20,7 +20,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from asymlib.fetching import fetching
 from asymlib.masks import training_masks
-from asymlib.pixels import SUFFIXES, UNREADABLE, read_photograph, to_tensor
+from asymlib.pictures import UNREADABLE, is_picture_file, read_photo
+from asymlib.pixels import to_tensor
 from asymlib.study.params import Stream
 
 PATIENCE = 100  # so many unusable images in a row are no accident
@@ -116,7 +117,7 @@ class ImageStream:
     def _first_usable(self, files: Iterator[Path | BytesIO]) -> np.ndarray:
         for file in itertools.islice(files, PATIENCE):
             try:
-                return read_photograph(file, self.settings.smallest)
+                return read_photo(file, smallest=self.settings.smallest).on_white
             except UNREADABLE:
                 self.skipped += 1
         source = self.settings.folder or self.settings.dataset
@@ -145,7 +146,7 @@ def folder_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: got {folder}, expected an existing folder of photographs")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if is_picture_file(p))
     if not files:
         raise ValueError(f"folder: got {folder} without an image file, expected photographs")
     return files
