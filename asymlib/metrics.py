@@ -1,6 +1,8 @@
 """Every metric of the tables, once: x is the reference and y the result, both in [0, 1]; m = 1 in the hole.
 
-All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,)."""
+All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,). Two need no reference: `seam_added` and
+`hole_changed` compare y with v, what the plain (vanilla) decoder makes of the same latent.
+"""
 
 import torch
 from torch.nn.functional import conv2d, pad
@@ -8,6 +10,10 @@ from torch.nn.functional import conv2d, pad
 from asymlib.masks import dilate
 from asymlib.models.features import EffNetFeatures
 from asymlib.pixels import to_uint8
+
+BAND = 3  # pixels on each side of an edge whose means `seam_added` compares
+WINDOW = 9  # side of the square around a pixel of the edge over which the means are taken
+DEEPEST = 16  # pixels into the hole to which it follows an edge
 
 
 def pre_error(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -60,6 +66,60 @@ def seam_grad(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
 def ring_l1(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, width: int) -> torch.Tensor:
     """Mean absolute error, of 255, within `width` pixels on each side of the mask's edge."""
     return _masked_mean((y - x).abs() * 255, dilate(m, width) * dilate(1 - m, width))
+
+
+def seam_added(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """The step across the hole's edge, or further inside, that was added to the vanilla decoder's picture; of 255.
+
+    The correction c = (y - v) 255 is compared on both sides of an edge. At each pixel of the edge: |mean of c over the
+    3 px inside - mean of c over the 3 px outside|, each over what of that band lies in the 9 x 9 window around the
+    pixel, so that texture, which the decoder has lost outside and not inside, cancels. It is averaged over channels and
+    the edge's pixels. The edge is, as in `seam_grad`, the hole's outermost pixels, those with a known pixel among their
+    eight neighbours; the picture's border is none. The same is measured with the hole eroded by 1, 2, ..., 16 px (by a
+    square, see `dilate`), and the largest counts: a seam that is moved inwards is found there. Depths that erosion
+    leaves nothing of are left out.
+
+    It means something where v itself has no edge along the mask's: not where the hole shows another photograph.
+
+    Args:
+        v: (N, 3, H, W) in [0, 1], the vanilla decoder's picture of the same latent.
+        y: (N, 3, H, W) in [0, 1], the result.
+        m: (N, 1, H, W); the hole is where it is not 0.
+
+    Returns:
+        (N,), 0 where nothing or the same was added everywhere. NaN where there is no edge, since the hole is empty or
+        the whole picture: nothing was measured, and a 0 would be praise.
+
+    Example:
+        >>> v, m = torch.zeros(1, 3, 1, 8), torch.tensor([[[[0.0, 0, 0, 0, 1, 1, 1, 1]]]])
+        >>> seam_added(v, v + 8 / 255 * (1 - m), m)  # pasted back: the decoder was 8 too dark, and the hole still is
+        tensor([8.])
+        >>> seam_added(v, v + torch.tensor([8.0, 8, 8, 8, 6, 4, 2, 0]) / 255, m)  # faded out: 22/3 - 2, 1 px further in
+        tensor([5.3333])
+    """
+    error = (y - v) * 255
+    return torch.stack([_largest_step(c, hole) for c, hole in zip(error, m > 0, strict=True)])
+
+
+def hole_changed(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """How far the hole is from what the vanilla decoder made of the latent: the mean of |y - v| 255 over the hole.
+
+    What `seam_added` gains by repainting the hole is paid here: pasting back costs nothing, undoing an edit all of it.
+
+    Args:
+        v: (N, 3, H, W) in [0, 1], the vanilla decoder's picture of the same latent.
+        y: (N, 3, H, W) in [0, 1], the result.
+        m: (N, 1, H, W), 1 = hole.
+
+    Returns:
+        (N,), NaN where there is no hole.
+
+    Example:
+        >>> v, m = torch.zeros(1, 3, 1, 3), torch.tensor([[[[0.0, 1.0, 1.0]]]])
+        >>> hole_changed(v, v + torch.tensor([9.0, 3, -1]) / 255, m)  # the known pixel's 9 does not count
+        tensor([2.])
+    """
+    return _masked_mean((y - v).abs() * 255, m)
 
 
 def hole_psnr(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -131,6 +191,43 @@ def bounding_crop(mask: torch.Tensor, smallest: int = 1) -> tuple[slice, slice]:
         start = min(max(0, (start + stop - side) // 2), length - side)
         spans.append(slice(start, start + side))
     return spans[0], spans[1]
+
+
+def _largest_step(error: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """`seam_added` of one image, from its correction (3, H, W) and its hole, boolean (1, H, W).
+
+    The windows around an edge's pixels are looked up one by one: they are few, so on a CPU this takes half as long as
+    sums over every window of the picture, and a fifth at 512 px.
+    """
+    reach = WINDOW // 2
+    depth = _depth(hole).to(error)
+    reached = dilate(depth[None], BAND)[0]  # the largest depth within 3 px
+    error, depth, reached = (pad(plane, 4 * (reach,)) for plane in (error, depth, reached))  # no band beyond the border
+    values = error.flatten(1).T.contiguous()
+    row, column = torch.meshgrid(2 * [torch.arange(-reach, reach + 1, device=error.device)], indexing="ij")
+    window = (row * depth.shape[-1] + column).flatten()  # places in a flattened picture, from the middle's
+    largest = error.new_tensor(torch.nan)
+    for eroded in range(DEEPEST + 1):
+        edge = (depth == eroded + 1).flatten().nonzero()
+        if not len(edge):
+            break
+        around = edge + window
+        deep, near = depth.take(around), reached.take(around)
+        within = (deep > eroded) & (deep <= eroded + BAND)
+        without = (deep <= eroded) & (near > eroded)
+        bands = torch.stack([within, without], 1).to(error)
+        found = values.index_select(0, around.flatten()).view(*around.shape, -1)
+        means = (bands @ found) / bands.sum(-1, keepdim=True)
+        largest = torch.fmax(largest, (means[:, 0] - means[:, 1]).abs().mean())
+    return largest
+
+
+def _depth(hole: torch.Tensor) -> torch.Tensor:
+    """How deep in the hole, boolean (1, H, W), a pixel lies: 0 outside, 1 on the edge, d where d - 1 go before it in an
+    erosion; -1 where all is hole."""
+    from scipy.ndimage import distance_transform_cdt  # here, since who decodes measures nothing
+
+    return torch.from_numpy(distance_transform_cdt(hole[0].cpu().numpy(), "chessboard"))[None]
 
 
 def _masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

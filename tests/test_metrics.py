@@ -80,6 +80,96 @@ def test_ring_l1_is_the_mean_error_near_the_rim_on_both_sides(images):
     assert metrics.ring_l1(x, x + (1 - near) / 255, half, 2).item() == pytest.approx(0, abs=1e-6)
 
 
+HALF = torch.zeros(1, 1, 16, 64)
+HALF[..., 20:] = 1  # its edge is straight, and so are those of the eroded hole: means over a window are over columns
+
+
+def correction(*inside, outside=-8.0):
+    """A correction in levels: `outside` at the known columns, then these values, and 0 deeper in the hole."""
+    columns = torch.zeros(64)
+    columns[:20] = outside
+    columns[20 : 20 + len(inside)] = torch.tensor(inside)
+    return columns.expand(1, 3, 16, 64) / 255
+
+
+@pytest.mark.parametrize(
+    "inside, seam, changed",
+    [
+        ([], 8, 0),  # hard pasting: the decoder was 8 levels too bright, and its hole still is
+        ([-8] * 44, 0, 8),  # the whole picture 8 darker: no seam, and the hole's decoded picture is gone
+        ([-8] * 5, 8, 40 / 44),  # the same seam, moved inwards by 5 px
+        ([-8] * 16, 8, 128 / 44),  # and as far as it is followed
+        ([-8, -7, -6], 7, 21 / 44),  # over 3 px, then a cliff: 3 px inside, the mean of 8, 7 and 6
+        ([-6, -4, -2], 16 / 3, 12 / 44),  # over 3 px down to nothing: 1 px inside, 2 against (8 + 8 + 6) / 3
+        ([-8 + 0.2 * i for i in range(1, 41)], 0.6, 156 / 44),  # over 40 px: 3 px of its slope, paid in the hole
+    ],
+)
+def test_no_trick_hides_a_seam_that_is_not_paid_for_in_the_hole(inside, seam, changed):
+    """Breaks when the edge alone is looked at, or one side of it, or signs are lost before the means."""
+    v = torch.rand(1, 3, 16, 64)
+    y = v + correction(*inside)
+    assert metrics.seam_added(v, y, HALF).item() == pytest.approx(seam, rel=1e-4, abs=1e-4)
+    assert metrics.hole_changed(v, y, HALF).item() == pytest.approx(changed, rel=1e-4)
+
+
+def test_undoing_an_edit_leaves_no_seam_and_changes_the_hole(images):
+    """The edit, a hole 100 levels brighter, as the decoder shows it; a result that shows the photograph instead."""
+    photograph, _ = images
+    v = photograph + 100 / 255 * BOX
+    assert metrics.hole_changed(v, photograph, BOX).item() == pytest.approx(100, rel=1e-4)
+    assert metrics.seam_added(v, v, BOX).item() == metrics.hole_changed(v, v, BOX).item() == 0
+    assert metrics.hole_changed(v, v + (1 - BOX), BOX).item() == 0
+
+
+def test_what_is_lost_of_texture_outside_is_no_seam_and_a_common_offset_changes_nothing(real):
+    """Stripes that the decoder lost are pasted back: a third of them is left in the mean of 3 px, all in Sobel's."""
+    stripes = 30 / 255 * (torch.arange(64) % 2 * 2 - 1.0).expand(1, 3, 16, 64) * (1 - HALF)
+    assert metrics.seam_added(torch.zeros_like(stripes), stripes, HALF).item() == pytest.approx(10, rel=1e-4)
+    assert metrics.seam_grad(torch.zeros_like(stripes), stripes, HALF).item() == pytest.approx(120, rel=1e-4)
+    x, v, mask = real
+    y = torch.where(mask > 0, v, x)
+    for metric in (metrics.seam_added, metrics.hole_changed):
+        assert metric(v + 0.25, y + 0.25, mask).item() == pytest.approx(metric(v, y, mask).item(), rel=1e-4)
+
+
+def test_a_picture_without_an_edge_has_no_seam_to_measure_and_the_border_is_none():
+    """Half of the batch has an edge: the others are not a number, and not 0."""
+    v, mask = torch.zeros(3, 3, 16, 64), torch.cat([HALF, torch.ones_like(HALF), torch.zeros_like(HALF)])
+    y = v + correction(-8, -8)
+    assert metrics.seam_added(v, y, mask).tolist() == pytest.approx([8, math.nan, math.nan], nan_ok=True)
+    assert metrics.hole_changed(v, y, mask)[1:].tolist() == pytest.approx([(20 + 2) / 8, math.nan], nan_ok=True)
+
+
+def test_the_seam_is_scipy_s_on_a_real_result(real):
+    """Written again with SciPy's morphology and sums over the whole picture, for each depth."""
+    x, v, mask = real
+    y, square = torch.where(mask > 0, 0.7 * v + 0.3 * v.flip(-1), x), np.ones((3, 3))
+    error, region, found = 255 * (y - v)[0].double().numpy(), mask[0, 0].numpy() > 0, []
+
+    def eroded(region, pixels):
+        return ndimage.binary_erosion(region, square, iterations=pixels, border_value=1)
+
+    def window_means(band):
+        sums = [ndimage.convolve(plane, np.ones((9, 9)), mode="constant") for plane in (*(error * band), 1.0 * band)]
+        return np.stack(sums[:3]) / np.maximum(sums[3], 1)
+
+    while region.any() and len(found) < 17:
+        inside = region & ~eroded(region, 3)
+        outside = ndimage.binary_dilation(region, square, iterations=3) & ~region
+        step = np.abs(window_means(inside) - window_means(outside))
+        found.append(step[:, region & ~eroded(region, 1)].mean())
+        region = eroded(region, 1)
+    assert len(found) > 8 and metrics.seam_added(v, y, mask).item() == pytest.approx(max(found), rel=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_seam_that_a_cpu_finds(real):
+    _, v, mask = real
+    y = 0.7 * v + 0.3 * v.flip(-1)
+    there = metrics.seam_added(v.cuda(), y.cuda(), mask.cuda())
+    assert there.is_cuda and there.item() == pytest.approx(metrics.seam_added(v, y, mask).item(), rel=1e-4)
+
+
 def test_rounding_floor_is_what_rounding_alone_costs():
     x = torch.full((1, 3, 32, 32), 100.25 / 255)
     assert metrics.rounding_floor(x, BOX).item() == pytest.approx((0.25 / 255) ** 2, rel=1e-3)

@@ -1,8 +1,8 @@
 """Short runs of many decoders, several seeds each, for the questions of notebooks 08, 09 and 12: `make ablations`.
 
 A run is a row of `ablations` in params.yaml and a seed. It starts from the trained vanilla decoder, trains with what
-the row changes, and is measured on test photographs. As many runs go side by side as the profile has threads; what a
-killed call has finished is kept, and a changed row reruns itself alone.
+the row changes, and is measured on some photographs of the profile's `evaluation.split`. As many runs go side by side
+as the profile has threads; what a killed call has finished is kept, and a changed row reruns itself alone.
 """
 
 import json
@@ -23,18 +23,32 @@ from asymlib.models.first_stage import load_first_stage
 from asymlib.study.dataset.images import Pairs, load_pairs
 from asymlib.study.diffusion import load_diffusion
 from asymlib.study.evaluation.generation import decode_all
-from asymlib.study.evaluation.protocol import Task, evaluate, make_tasks, rows_of
+from asymlib.study.evaluation.protocol import Decode, Task, evaluate, make_tasks, plain, rows_of
+from asymlib.study.evaluation.readings import read_pairs
 from asymlib.study.evaluation.reconstruction import psnr
 from asymlib.study.params import Ablations, Profile, load_ablations
 from asymlib.study.project import project_root
 from asymlib.study.provenance import write_json
 from asymlib.study.reporting.tables import read_rows, write_rows
+from asymlib.study.sources import SOURCES
 from asymlib.study.training import run
 from asymlib.training.checkpoints import load_tensors, save_tensors
 from asymlib.training.decoder import train_decoder
 
-METRICS = ["pre_error", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
-IDENTITY = ["seed", "data", "first_stage", "latents", "inpainter", "row", "settings", "code", "every", "sampling_steps"]
+METRICS = ["pre_error", "seam_added", "hole_changed", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
+IDENTITY = [
+    "seed",
+    "data",
+    "first_stage",
+    "latents",
+    "inpainter",
+    "row",
+    "settings",
+    "code",
+    "split",
+    "every",
+    "sampling_steps",
+]
 PASTED = {name: PASTES[name] for name in ("paste_hard", "paste_poisson")}  # what retouch has to beat
 WHOLE = "whole"  # the source that is decoded without a mask; its hole is the whole picture
 
@@ -57,6 +71,7 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
     for name, row in ablations.rows.items():
         record = run.start_record(params, name) | {
             "inpainter": content_hash(params.checkpoints / "inpainter"),
+            "split": params.evaluation.split,
             "every": ablations.every,
             "sampling_steps": params.inpainter.sampling_steps,
         }
@@ -65,12 +80,13 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
     if pending:
         first_stage = load_first_stage(params.checkpoints / "first_stage")
         inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
-        pairs = _pairs(ablations, params)
+        pairs = thin(read_pairs(params, "ablations"), ablations.every)
         tasks = make_tasks(first_stage, inpainter, pairs, params.inpainter.sampling_steps, params.seed)
         for source, task in tasks.items():
-            save_tensors(_home(params) / f"{source}.safetensors", task._asdict())
-        vanilla = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
-        rows = evaluate(vanilla, tasks, pairs, params.evaluation.batch, params.seed, PASTED)
+            there = {name: tensor for name, tensor in task._asdict().items() if tensor is not None}
+            save_tensors(_home(params) / f"{source}.safetensors", there)
+        vanilla = plain(first_stage)
+        rows = evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, params.evaluation.batch, params.seed, PASTED)
         rows = pd.concat([rows.assign(seed=seed) for seed in ablations.seeds])  # needs no training, hence no seed
         kept = rows["metric"].isin(METRICS) & ~((rows["metric"] == "pre_error") & rows["variant"].str.contains("paste"))
         write_rows(rows[kept], _home(params, "vanilla") / "rows.csv")
@@ -109,9 +125,26 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
     source, settings = run.read_source(params, name, vqgan), params.training[name]
     inherits = bool(params.decoder(name).inherit)
     train_decoder(vqgan, source, settings, validation, seed, inherits)
-    rows = _measured(vqgan, _pairs(ablations, params), _home(params), params.evaluation.batch, seed)
+    # `run_ablations` has noted that they are read
+    pairs = thin(load_pairs(params.data / "images", params.data / "masks", params.evaluation.split), ablations.every)
+    rows = _measured(vqgan, plain(first_stage), pairs, _home(params), params.evaluation.batch, seed)
     write_rows(rows.assign(variant=name), folder / "rows.csv")
     write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
+
+
+def thin(pairs: Pairs, every: int) -> Pairs:
+    """Every so many pairs of each scene, starting with its first; of the first stratum, the photographs.
+
+    By position, pairs of whole scenes would go: photographs come in turn.
+
+    Args:
+        pairs: From `load_pairs`.
+        every: 1 keeps all.
+    """
+    first = pairs.table["stratum"] == pairs.table["stratum"].iloc[0]
+    turn = pairs.table.groupby("photograph").cumcount()
+    chosen = (first & (turn % every == 0)).to_numpy().nonzero()[0]
+    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
 
 
 def _home(params: Profile, *job: str | int) -> Path:
@@ -129,20 +162,13 @@ def _be_quiet() -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # progress bars of many processes; errors come back as such
 
 
-def _measured(vqgan, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
+def _measured(vqgan, vanilla: Decode, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
     """Rows of METRICS for every source, and of the whole picture's PSNR without a mask."""
-    tasks = {s: Task(**load_tensors(home / f"{s}.safetensors")[0]) for s in ("own", "swapped", "inpainted")}
-    rows = evaluate({"run": vqgan.decode}, tasks, pairs, batch, seed, pastes={})
+    tasks = {source: Task(**load_tensors(home / f"{source}.safetensors")[0]) for source in SOURCES}
+    rows = evaluate({"run": vqgan.decode}, vanilla, tasks, pairs, batch, seed, pastes={})
     without = psnr(pairs.image, decode_all(vqgan.decode, tasks["own"].latent, batch))
     whole = rows_of({"hole_psnr": without}, pairs, "run", WHOLE, seed)
     return pd.concat([rows[rows["metric"].isin(METRICS)], whole])
-
-
-def _pairs(ablations: Ablations, params: Profile) -> Pairs:
-    """Every so many of the test photographs' pairs."""
-    pairs = load_pairs(params.data / "images", params.data / "masks", "test")
-    chosen = (pairs.table["stratum"] == pairs.table["stratum"].iloc[0]).to_numpy().nonzero()[0][:: ablations.every]
-    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
 
 
 def main() -> None:

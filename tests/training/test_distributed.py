@@ -21,7 +21,7 @@ from asymlib.models.features import perceptual_loss
 from asymlib.models.first_stage import build_first_stage, encode_means
 from asymlib.pixels import to_tensor
 from asymlib.study.dataset.images import Pairs
-from asymlib.study.evaluation.protocol import Task, evaluate
+from asymlib.study.evaluation.protocol import Task, evaluate, plain
 from asymlib.study.params import load_params
 from asymlib.study.project import project_root
 from asymlib.training import checkpoints, decoder
@@ -101,8 +101,9 @@ def rows(accelerator=None):
     first_stage, _, validation = problem()
     table = pd.DataFrame({"mask": list("abcde"), "photograph": list("ppqqr"), "stratum": "photograph", "kind": "box"})
     tasks = {"own": Task(validation.latent, validation.image)}
-    decoders = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
-    return evaluate(decoders, tasks, Pairs(validation.image, validation.mask, table), 2, 0, PASTES, accelerator)
+    vanilla = plain(first_stage)
+    pairs = Pairs(validation.image, validation.mask, table)
+    return evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, 2, 0, PASTES, accelerator)
 
 
 def killed_and_resumed(path: Path, process: int):

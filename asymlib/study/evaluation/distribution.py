@@ -3,7 +3,6 @@ with EfficientNet-Lite0 in the place of Inception, whose weights cannot be had o
 than the literature's and only compare with one another."""
 
 import warnings
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,14 +14,6 @@ from asymlib.models.features import EffNetFeatures
 from asymlib.pixels import to_uint8
 
 FID_IMAGES = 2000  # below, FID's bias is larger than the differences that one looks for
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % interval; NaN where it cannot be had."""
-
-    value: float
-    low: float
-    high: float
 
 
 class PooledEffNet(nn.Module):
@@ -43,11 +34,11 @@ class PooledEffNet(nn.Module):
 @torch.no_grad()
 def kid(
     images: torch.Tensor, reference: torch.Tensor, network: PooledEffNet, subsets: int, subset_size: int, seed: int
-) -> Estimate:
-    """Kernel Inception Distance, unbiased, with the interval of its subsets.
+) -> tuple[float, float]:
+    """Kernel Inception Distance, unbiased: the mean over random subsets and the standard deviation between them.
 
-    The interval is mean +- 1.96 deviations of a subset's value: what a set of `subset_size` images would show, wider
-    than the uncertainty of the mean.
+    The deviation says what a set of `subset_size` images would show. It is no interval of the mean: subsets overlap,
+    and all of them are of the same images.
 
     Args:
         images: (N, 3, H, W) in [-1, 1].
@@ -71,21 +62,21 @@ def kid(
     _update(metric, images, reference)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        mean, deviation = (value.item() for value in metric.compute())
-    return Estimate(mean, mean - 1.96 * deviation, mean + 1.96 * deviation)
+        mean, deviation = metric.compute()
+    return mean.item(), deviation.item()
 
 
 @torch.no_grad()
-def fid(images: torch.Tensor, reference: torch.Tensor, network: PooledEffNet) -> Estimate:
-    """Frechet Inception Distance of (N, 3, H, W) and (M, 3, H, W) in [-1, 1], without an interval.
+def fid(images: torch.Tensor, reference: torch.Tensor, network: PooledEffNet) -> float:
+    """Frechet Inception Distance of (N, 3, H, W) and (M, 3, H, W) in [-1, 1].
 
     NaN where either set has fewer than FID_IMAGES images. Source: Heusel et al. 2017, section 3.
     """
     if min(len(images), len(reference)) < FID_IMAGES:
-        return Estimate(*(float("nan"),) * 3)
+        return float("nan")
     metric = FrechetInceptionDistance(feature=network)
     _update(metric, images, reference)
-    return Estimate(metric.compute().item(), float("nan"), float("nan"))
+    return metric.compute().item()
 
 
 def _update(metric, images: torch.Tensor, reference: torch.Tensor, batch: int = 32) -> None:

@@ -14,7 +14,7 @@ from asymlib.study.evaluation.distribution import PooledEffNet, fid, kid
 from asymlib.study.evaluation.protocol import Decode
 from asymlib.study.evaluation.reconstruction import psnr
 from asymlib.study.params import Generation, Profile
-from asymlib.study.reporting.tables import COLUMNS
+from asymlib.study.reporting.tables import facts
 
 VARIANTS = ("vanilla", "base", "large_1.5x", "large_2x")
 
@@ -50,7 +50,7 @@ def decode_all(decode: Decode, latent: torch.Tensor, batch: int) -> torch.Tensor
 def distribution_table(
     samples: dict[str, torch.Tensor], real: torch.Tensor, settings: Generation, seed: int
 ) -> pd.DataFrame:
-    """KID and FID of every set of samples, as a tidy table.
+    """KID, its deviation between subsets and FID of every set of samples, as a tidy table.
 
     Of the real images twice as many as there are samples are drawn at random: one half is the reference, the other, as
     the variant `real`, shows what two sets of the same origin differ by.
@@ -61,19 +61,20 @@ def distribution_table(
         settings: The `generation` section of params.yaml.
         seed: Seed of the split and the subsets.
     """
-    network, cells = PooledEffNet(), []
+    network, parts = PooledEffNet(), []
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[: 2 * len(samples["vanilla"])]
     reference, other = real[order[::2]], real[order[1::2]]
     for variant, images in {"real": other, **samples}.items():
         sets = {"real": reference}
         if variant not in ("real", "vanilla"):
             sets["vanilla"] = samples["vanilla"]
+        found = {}
         for name, against in sets.items():
-            estimate = kid(images, against, network, settings.subsets, settings.subset_size, seed)
-            cells.append((variant, seed, "generated", "all", "all", f"kid_effnet_to_{name}", *estimate, len(images)))
-        estimate = fid(images, reference, network)
-        cells.append((variant, seed, "generated", "all", "all", "fid_effnet_to_real", *estimate, len(images)))
-    return pd.DataFrame(cells, columns=COLUMNS)
+            distance, deviation = kid(images, against, network, settings.subsets, settings.subset_size, seed)
+            found |= {f"kid_effnet_to_{name}": distance, f"kid_effnet_to_{name}_subset_deviation": deviation}
+        found["fid_effnet_to_real"] = fid(images, reference, network)
+        parts.append(facts(variant, seed, found).assign(source="generated", n=len(images)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def reconstruction_rows(decoded: dict[str, torch.Tensor], pairs: Pairs, seed: int) -> pd.DataFrame:

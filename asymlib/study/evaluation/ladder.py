@@ -65,7 +65,7 @@ def climb(image: torch.Tensor, subsets: int, seed: int) -> pd.DataFrame:
             worse = damage(image, kind, level, seed)
             with torch.no_grad():
                 distance = effnet_distance((image + 1) / 2, (worse + 1) / 2, features)
-            of_set = kid(worse, image, pooled, subsets, max(2, len(image) // 2), seed).value
+            of_set, _ = kid(worse, image, pooled, subsets, max(2, len(image) // 2), seed)
             rows = {"kind": kind, "level": level, "picture": range(len(image)), "effnet_distance": distance.numpy()}
             parts.append(pd.DataFrame(rows).assign(kid_effnet=of_set))
     return pd.concat(parts, ignore_index=True)

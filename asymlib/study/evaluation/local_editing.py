@@ -1,4 +1,6 @@
-"""How well an edit was decoded: everything outside the mask as in inpainting, and how far the inside followed."""
+"""How well an edit was decoded: the known pixels against the photograph, the hole against the vanilla decoder's picture
+of the edit, and how far the inside followed the wish. Nothing compares the inside with the photograph, which an edit is
+meant to change: a decoder that undoes the edit would win."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,15 +14,22 @@ from tqdm import tqdm
 from asymlib.editing.compositing import paste_hard
 from asymlib.editing.local_editing import Edit
 from asymlib.metrics import bounding_crop
-from asymlib.models.features import EffNetFeatures
 from asymlib.models.words import CELL, WORDS, cell_words, describe, mean_colour, word_scores
 from asymlib.pixels import to_uint8
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.evaluation.distribution import PooledEffNet
-from asymlib.study.evaluation.protocol import Decode, Task, decode_in_batches, measure, rows_of
+from asymlib.study.evaluation.protocol import (
+    Decode,
+    Task,
+    decode_in_batches,
+    measure_added,
+    measure_known,
+    rows_of,
+)
 
-# of inpainting's; the others compare the hole with the picture that was there, which an edit is meant to change
-OUTSIDE = ("pre_error", "pre_error_uint8", "psnr_kept", "seam_grad", "ring_l1_4", "max_abs_uint8", "changed_pixels")
+# What is measured of known pixels, and what the decoder added to the edit as the vanilla one shows it.
+OUTSIDE = ("pre_error", "pre_error_uint8", "psnr_kept", "max_abs_uint8", "changed_pixels")
+ADDED = ("seam_added", "hole_changed")
 REPLACEMENTS = {
     "red": ("blue", "green"),
     "green": ("red", "blue"),
@@ -145,12 +154,21 @@ def followed_example(
 
 
 def edit_rows(
-    decoders: dict[str, Decode], edit: Edit, pairs: Pairs, inside: Inside, source: str, batch: int, seed: int
+    decoders: dict[str, Decode],
+    vanilla: Decode,
+    edit: Edit,
+    pairs: Pairs,
+    inside: Inside,
+    source: str,
+    batch: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """Decode an edit with every decoder, and measure the outside against the photograph and the inside by `inside`.
+    """Decode an edit with every decoder, and measure known pixels against the photograph, what was added to the vanilla
+    decoder's picture, and the inside by `inside`.
 
     Args:
         decoders: From `read_decoders`.
+        vanilla: The plain decoder of the same first stage; it may be one of `decoders`, see `protocol.evaluate`.
         edit: Latents and masks; every mask has a hole and a known pixel.
         pairs: The images, with the edit's masks.
         inside: (N, 3, H, W) -> metric -> (N,).
@@ -161,15 +179,16 @@ def edit_rows(
     Returns:
         Rows as `rows_of` makes them; `photograph` is the unedited image, seen from the inside only.
     """
-    features = EffNetFeatures()
-    parts = [rows_of(inside(pairs.image), pairs, "photograph", source, seed)]
+    task, parts = Task(edit.latent), [rows_of(inside(pairs.image), pairs, "photograph", source, seed)]
+    plainly = decode_in_batches(vanilla, task, pairs, batch)
     for name, decode in tqdm(decoders.items(), desc=f"decoders, {source}"):
-        image_hat = decode_in_batches(decode, Task(edit.latent, pairs.image), pairs, batch)
+        image_hat = plainly if decode is vanilla else decode_in_batches(decode, task, pairs, batch)
         results = {name: image_hat}
         if name == "vanilla":
             results["vanilla_paste_hard"] = paste_hard(pairs.image, image_hat, pairs.mask)
         for variant, result in results.items():
-            measured = measure(pairs.image, result, pairs.mask, features)
-            values = {metric: measured[metric] for metric in OUTSIDE} | inside(result)
+            measured = measure_known(pairs.image, result, pairs.mask)
+            measured |= measure_added(plainly, result, pairs.mask)
+            values = {metric: measured[metric] for metric in (*OUTSIDE, *ADDED)} | inside(result)
             parts.append(rows_of(values, pairs, variant, source, seed))
     return pd.concat(parts, ignore_index=True)

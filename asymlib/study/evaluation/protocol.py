@@ -1,7 +1,8 @@
-"""How decoders are compared: one latent, one mask, one reference for all of them.
+"""How decoders are compared: one latent, one mask and, where the hole has a right answer, one reference for all.
 
-Three sources of the latent: `own`, encoded from the full image; `swapped`, the hole's latent from another photograph,
-with that photograph's pixels as the reference in the hole; `inpainted`, from the latent diffusion model.
+Three sources of the latent: `own`, encoded from the full image; `swapped`, the hole's latent from another photograph;
+`inpainted`, from the latent diffusion model. Known pixels are compared with the photograph. The hole is compared with
+its reference where it has one (`study.sources`), and everywhere with what the vanilla decoder makes of the same latent.
 """
 
 from collections.abc import Callable
@@ -25,25 +26,26 @@ from asymlib.models.first_stage import FirstStage, encode_means
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.params import Profile
+from asymlib.study.sources import EDGED
 from asymlib.training.latents import swap_holes
 
-SOURCES = ("own", "swapped", "inpainted")
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Paste = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 HARD: dict[str, Paste] = {"paste_hard": paste_hard}
 
 
 class Task(NamedTuple):
-    """What a decoder is given, and what it should return: latent, and reference (N, 3, H, W) in [-1, 1]."""
+    """What a decoder is given, the latent, and what it should return, the reference (N, 3, H, W) in [-1, 1]: outside
+    the hole the photograph, in it what `study.sources.REFERENCES` says; None where the hole has no right answer."""
 
     latent: torch.Tensor
-    reference: torch.Tensor
+    reference: torch.Tensor | None = None
 
 
 def make_tasks(
     first_stage: FirstStage, inpainter: LatentInpainter | None, pairs: Pairs, sampling_steps: int, seed: int
 ) -> dict[str, Task]:
-    """The latents of the three sources.
+    """The latents of the three sources, with the references of those that have one.
 
     Args:
         first_stage: The frozen autoencoder.
@@ -57,7 +59,7 @@ def make_tasks(
     reference, swapped = swap_holes(pairs.image, own, pairs.mask, other)
     tasks = {"own": Task(own, pairs.image), "swapped": Task(swapped, reference)}
     if inpainter is not None:
-        tasks["inpainted"] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed), pairs.image)
+        tasks["inpainted"] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed))
     return tasks
 
 
@@ -87,6 +89,11 @@ def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
     return others
 
 
+def plain(first_stage: FirstStage) -> Decode:
+    """The first stage's own decoder, `vanilla`, which makes nothing of image and mask."""
+    return lambda latent, image, mask: first_stage.decode(latent).sample
+
+
 def read_decoders(params: Profile, first_stage: FirstStage, on: str = "first_stage") -> dict[str, Decode]:
     """Every decoder of a profile on one of its first stages by its name, `vanilla` first.
 
@@ -97,7 +104,7 @@ def read_decoders(params: Profile, first_stage: FirstStage, on: str = "first_sta
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     first_stage = first_stage.to(device)
-    decoders: dict[str, Decode] = {"vanilla": lambda latent, image, mask: first_stage.decode(latent).sample}
+    decoders = {"vanilla": plain(first_stage)}
     for name in (name for name, row in params.decoders.items() if row.first_stage == on):
         decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).to(device).decode
     return {name: partial(_decode_on, device, decode) for name, decode in decoders.items()}
@@ -117,6 +124,7 @@ def decode_in_batches(decode: Decode, task: Task, pairs: Pairs, batch: int) -> t
 
 def evaluate(
     decoders: dict[str, Decode],
+    vanilla: Decode,
     tasks: dict[str, Task],
     pairs: Pairs,
     batch: int,
@@ -128,6 +136,8 @@ def evaluate(
 
     Args:
         decoders: From `read_decoders`.
+        vanilla: The plain decoder of the same first stage, which `seam_added` and `hole_changed` compare with; it may
+            be one of `decoders` and is decoded once either way.
         tasks: From `make_tasks`.
         pairs: Images and masks.
         batch: Images that are decoded at a time.
@@ -137,7 +147,8 @@ def evaluate(
             whole batches, so that the numbers are those of one process to the last digit.
 
     Returns:
-        Rows as `rows_of` makes them; a pasted variant of NAME is NAME_PASTE, such as vanilla_paste_poisson.
+        Rows as `rows_of` makes them, for each source with the metrics that mean something there, see `measure`; a
+        pasted variant of NAME is NAME_PASTE, such as vanilla_paste_poisson.
     """
     process, processes, device = 0, 1, torch.device("cpu")
     if accelerator is not None:
@@ -145,10 +156,10 @@ def evaluate(
     features, parts = EffNetFeatures().to(device), []
     positions = torch.arange(len(pairs.image)).split(batch)
     work = [(source, i) for source in tasks for i in range(process, len(positions), processes)]
-    measured = [
-        (source, i, _measure_batch(decoders, pastes, tasks[source], pairs, positions[i], features, device))
-        for source, i in tqdm(work, desc="batches", disable=process > 0)
-    ]
+    measured = []
+    for source, i in tqdm(work, desc="batches", disable=process > 0):
+        some, edged = _part(tasks[source], pairs, positions[i], device), source in EDGED
+        measured.append((source, i, _measure_batch(decoders, vanilla, pastes, *some, features, edged)))
     if processes > 1:
         measured = sorted(gather_object(measured), key=lambda part: part[1])
     for variant in (name + suffix for name in decoders for suffix in ["", *(f"_{paste}" for paste in pastes)]):
@@ -159,24 +170,32 @@ def evaluate(
     return pd.concat(parts, ignore_index=True)
 
 
+def _part(
+    task: Task, pairs: Pairs, chosen: torch.Tensor, device: torch.device
+) -> tuple[Task, torch.Tensor, torch.Tensor]:
+    """Some of a task's pairs on a device: task, image and mask."""
+    latent, image, mask = (tensor[chosen].to(device) for tensor in (task.latent, pairs.image, pairs.mask))
+    return Task(latent, None if task.reference is None else task.reference[chosen].to(device)), image, mask
+
+
 @torch.no_grad()
 def _measure_batch(
     decoders: dict[str, Decode],
+    vanilla: Decode,
     pastes: dict[str, Paste],
     task: Task,
-    pairs: Pairs,
-    chosen: torch.Tensor,
+    image: torch.Tensor,
+    mask: torch.Tensor,
     features: EffNetFeatures,
-    device: torch.device,
+    edged: bool,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Variant -> metrics of some pairs. All variants are measured together: they have the references in common."""
-    given = (task.latent, pairs.image, pairs.mask, task.reference)
-    latent, image, mask, reference = (tensor[chosen].to(device) for tensor in given)
-    results = {}
+    plainly, results = vanilla(task.latent, image, mask).clamp(-1, 1), {}
     for name, decode in decoders.items():
-        results[name] = decode(latent, image, mask).clamp(-1, 1)
+        results[name] = plainly if decode is vanilla else decode(task.latent, image, mask).clamp(-1, 1)
         results |= {f"{name}_{paste}": put_back(image, results[name], mask) for paste, put_back in pastes.items()}
-    measured = measure(reference, torch.stack(list(results.values())), mask, features)
+    together = torch.stack(list(results.values()))
+    measured = measure(image, task.reference, plainly, together, mask, features, edged)
     return {variant: {metric: v[i].cpu() for metric, v in measured.items()} for i, variant in enumerate(results)}
 
 
@@ -191,9 +210,11 @@ def store_results(
     folder: Path,
 ) -> None:
     """Write some results as pictures, 8 bits a channel, so that their metrics can be computed again: PAIR_VARIANT.png,
-    and the reference and the mask as PAIR_reference.png and PAIR_mask.png.
+    PAIR_mask.png, and what they are compared with as PAIR_reference.png.
 
-    They are decoded in the batches of `evaluate`: alone, the last bits of a float would be others.
+    That is the photograph outside the hole. Inside it is the reference of the task; the photograph again, and no right
+    answer, where the task has none. `vanilla` among the variants is what `seam_added` and `hole_changed` need. Results
+    are decoded in the batches of `evaluate`: alone, the last bits of a float would be others.
 
     Args:
         decoders: From `read_decoders`.
@@ -207,7 +228,8 @@ def store_results(
     for i in chosen:
         start = i // batch * batch
         latent, image, mask = (t[start : start + batch] for t in (task.latent, pairs.image, pairs.mask))
-        pictures = {"reference": task.reference[i], "mask": 2 * pairs.mask[i].expand(3, -1, -1) - 1}
+        reference = pairs.image if task.reference is None else task.reference
+        pictures = {"reference": reference[i], "mask": 2 * pairs.mask[i].expand(3, -1, -1) - 1}
         for variant in variants:
             name = variant.removesuffix("_paste_hard")
             image_hat = decoders[name](latent, image, mask).clamp(-1, 1)
@@ -220,42 +242,87 @@ def store_results(
 
 @torch.no_grad()
 def measure(
-    reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures
+    image: torch.Tensor,
+    reference: torch.Tensor | None,
+    vanilla: torch.Tensor,
+    image_hat: torch.Tensor,
+    mask: torch.Tensor,
+    features: EffNetFeatures,
+    edged: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """All metrics per image.
+    """All metrics per image that mean something there.
 
     Args:
-        reference: (N, 3, H, W) in [-1, 1].
+        image: The photograph, (N, 3, H, W) in [-1, 1].
+        reference: What the result should be, likewise, or None where the hole has no right answer: then nothing is
+            measured that compares a pixel of the hole with one.
+        vanilla: The vanilla decoder's picture of the same latent, likewise.
         image_hat: (N, 3, H, W) in [-1, 1], or several results (V, N, 3, H, W).
         mask: (N, 1, H, W), 1 = hole.
         features: The feature network of the perceptual distances.
+        edged: Whether the picture has an edge of its own along the mask's, see EDGED.
 
     Returns:
-        Metric name -> (N,), or (V, N).
+        Metric -> (N,), or (V, N).
     """
-    x, y = (reference + 1) / 2, (image_hat + 1) / 2
-    perceptual = {
+    values = measure_known(image, image_hat, mask) | measure_added(vanilla, image_hat, mask, edged)
+    if reference is not None:
+        values |= measure_against(reference, image_hat, mask, features)
+    return values
+
+
+def measure_known(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What became of the known pixels; arguments and result as `measure`'s."""
+    x, y, m = _of_each_result(image, image_hat, mask)
+    values = {
+        "pre_error": metrics.pre_error(x, y, m),
+        "pre_error_all": metrics.pre_error_all(x, y, m),
+        "pre_error_uint8": metrics.pre_error(x, metrics.to_uint8(y).float() / 255, m),
+        "rounding_floor": metrics.rounding_floor(y, m),
+        "psnr_kept": metrics.psnr_kept(x, y, m),
+        "max_abs_uint8": metrics.max_abs_uint8(x, y, m),
+        "changed_pixels": metrics.changed_pixels(x, y, m),
+    }
+    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()}
+
+
+def measure_added(
+    vanilla: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, edged: bool = False
+) -> dict[str, torch.Tensor]:
+    """What was added to the vanilla decoder's picture, no reference needed; arguments and result as `measure`'s."""
+    v, y, m = _of_each_result(vanilla, image_hat, mask)
+    values = {"hole_changed": metrics.hole_changed(v, y, m)}
+    if not edged:
+        values["seam_added"] = metrics.seam_added(v, y, m)
+    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()}
+
+
+def measure_against(
+    reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures
+) -> dict[str, torch.Tensor]:
+    """How far the hole and its rim are from what belongs there; arguments and result as `measure`'s."""
+    x, y, m = _of_each_result(reference, image_hat, mask)
+    values = {
+        "seam_grad": metrics.seam_grad(x, y, m),
+        "ring_l1_2": metrics.ring_l1(x, y, m, 2),
+        "ring_l1_4": metrics.ring_l1(x, y, m, 4),
+        "ring_l1_8": metrics.ring_l1(x, y, m, 8),
+        "hole_psnr": metrics.hole_psnr(x, y, m),
+    }
+    x, y = (reference + 1) / 2, (image_hat + 1) / 2  # the reference goes through the network once for all results
+    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()} | {
         "hole_effnet_distance": metrics.hole_effnet_distance(x, y, mask, features),
         "effnet_distance": metrics.effnet_distance(x, y, features),
     }
-    variants, shape = y.numel() // x.numel(), y.shape[:-3]
-    x, mask, y = x.repeat(variants, 1, 1, 1), mask.repeat(variants, 1, 1, 1), y.flatten(0, -4)
-    saved = metrics.to_uint8(y).float() / 255
-    values = {
-        "pre_error": metrics.pre_error(x, y, mask),
-        "pre_error_all": metrics.pre_error_all(x, y, mask),
-        "pre_error_uint8": metrics.pre_error(x, saved, mask),
-        "rounding_floor": metrics.rounding_floor(y, mask),
-        "psnr_kept": metrics.psnr_kept(x, y, mask),
-        "seam_grad": metrics.seam_grad(x, y, mask),
-        "ring_l1_2": metrics.ring_l1(x, y, mask, 2),
-        "ring_l1_4": metrics.ring_l1(x, y, mask, 4),
-        "ring_l1_8": metrics.ring_l1(x, y, mask, 8),
-        "hole_psnr": metrics.hole_psnr(x, y, mask),
-        "max_abs_uint8": metrics.max_abs_uint8(x, y, mask),
-        "changed_pixels": metrics.changed_pixels(x, y, mask),
-    }
-    return {metric: value.view(shape) for metric, value in values.items()} | perceptual
+
+
+def _of_each_result(
+    picture: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the metrics take: (V N, 3, H, W) in [0, 1] twice, the first repeated, and the masks, repeated as well."""
+    results = image_hat.numel() // picture.numel()
+    x, y = (picture + 1) / 2, (image_hat + 1) / 2
+    return x.repeat(results, 1, 1, 1), y.flatten(0, -4), mask.repeat(results, 1, 1, 1)
 
 
 def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source: str, seed: int) -> pd.DataFrame:

@@ -58,17 +58,15 @@ def by_class(rows: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def where_table(rows: pd.DataFrame, described: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
-    """The rim and the hole compared with AGAINST, for each kind of mask, size of hole and content, as a tidy table.
+def where_table(rows: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
+    """Rim, hole and seam compared with AGAINST, for each kind of mask, size of hole and content, as a tidy table.
 
     Args:
         rows: One row per pair and metric, see `tables.summarise`; AGAINST among the variants.
         described: From `describe_pairs`, for at least these pairs.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
     """
     parts = []
     for kind, group in by_class(rows, described).groupby("mask_kind", sort=False):
-        for metric in ("ring_l1_4", "hole_psnr"):
-            parts.append(comparisons(group, metric, AGAINST, "difference", resamples, seed).assign(mask_kind=kind))
+        for metric in ("ring_l1_4", "hole_psnr", "seam_added"):
+            parts.append(comparisons(group, metric, AGAINST, "difference").assign(mask_kind=kind))
     return pd.concat(parts, ignore_index=True)

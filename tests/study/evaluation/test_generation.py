@@ -29,6 +29,8 @@ def test_a_blurring_decoder_is_further_from_real_images_and_fid_stays_empty(imag
     assert values["real", "kid_effnet_to_real"] < values["vanilla", "kid_effnet_to_real"]
     assert values["vanilla", "kid_effnet_to_real"] < values["base", "kid_effnet_to_real"]
     assert ("base", "kid_effnet_to_vanilla") in values and ("vanilla", "kid_effnet_to_vanilla") not in values
+    assert values["base", "kid_effnet_to_real_subset_deviation"] > 0  # in a row of its own, and no interval
+    assert table[["low", "high"]].isna().all(axis=None) and set(table["n"]) == {8}
     assert wide_table(table, {"fid_effnet_to_real": ".2f"})["fid_effnet_to_real"].eq("").all()
 
 
@@ -36,8 +38,8 @@ def test_own_latents_are_judged_pair_by_pair(images):
     table = pd.DataFrame({"mask": list("abcd"), "photograph": list("ppqq"), "stratum": "photograph", "kind": "box"})
     pairs = Pairs(images[:4], torch.zeros(4, 1, 64, 64), table)
     rows = reconstruction_rows({"vanilla": images[:4] + 0.2, "base": images[:4] + 0.02}, pairs, 0)
-    assert list(summarise(rows, 10, 0).columns) == COLUMNS
-    difference = comparisons(rows, "psnr", "vanilla", "difference", 10, 0)
+    assert list(summarise(rows).columns) == COLUMNS
+    difference = comparisons(rows, "psnr", "vanilla", "difference")
     assert difference["variant"].tolist() == ["base"] and difference["value"].item() == pytest.approx(20, abs=1e-3)
 
 

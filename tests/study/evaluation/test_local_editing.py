@@ -8,6 +8,7 @@ from asymlib.editing.local_editing import Edit
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.evaluation.distribution import PooledEffNet
 from asymlib.study.evaluation.local_editing import (
+    ADDED,
     OUTSIDE,
     choose,
     edit_rows,
@@ -73,25 +74,50 @@ def test_indices_are_spread_and_no_more_than_there_are():
     assert spread(2, 5) == [0, 1] and spread(0, 5) == []
 
 
-def test_rows_judge_the_outside_against_the_photograph_and_the_inside_by_the_wish():
-    """A decoder that returns blue everywhere follows the wish and keeps nothing; pasting back keeps all."""
+@pytest.fixture
+def edited():
+    """Two red pictures whose left half is to become blue: the edit, its pairs, and how well the wish is met."""
     table = pd.DataFrame({"mask": ["a", "b"], "photograph": ["p", "q"], "stratum": "photograph", "kind": "box"})
-    pairs = choose(
-        Pairs(halves(RED, RED).repeat(2, 1, 1, 1), LEFT.repeat(2, 1, 1, 1), table), [0, 1], LEFT.repeat(2, 1, 1, 1)
-    )
-    edit = Edit(torch.zeros(2, 4, 4, 4), pairs.mask)
-    rows = edit_rows(
-        {"vanilla": lambda latent, image, mask: halves(BLUE, BLUE).repeat(len(latent), 1, 1, 1)},
-        edit,
+    red, left = halves(RED, RED).repeat(2, 1, 1, 1), LEFT.repeat(2, 1, 1, 1)
+    pairs = choose(Pairs(red, left, table), [0, 1], left)
+    return (
+        Edit(torch.zeros(2, 4, 4, 4), pairs.mask),
         pairs,
         lambda image: followed_prompt(image, pairs.mask, ["blue", "blue"]),
-        "prompt",
-        1,
-        0,
     )
+
+
+def decode_to(left, right):
+    return lambda latent, image, mask: halves(left, right).repeat(len(latent), 1, 1, 1)
+
+
+def test_rows_judge_known_pixels_by_the_photograph_and_the_inside_by_the_wish(edited):
+    """A decoder that returns blue everywhere follows the wish and keeps nothing; pasting back keeps all."""
+    vanilla = decode_to(BLUE, BLUE)
+    rows = edit_rows({"vanilla": vanilla}, vanilla, *edited, "prompt", 1, 0)
     means = rows.groupby(["variant", "metric"])["value"].mean()
     assert means["vanilla", "word_share"] == means["vanilla_paste_hard", "word_share"] == 1
     assert means["photograph", "word_share"] == 0 and ("photograph", "pre_error") not in means
     assert means["vanilla", "pre_error"] == pytest.approx(2 / 3) and means["vanilla_paste_hard", "pre_error"] == 0
-    assert set(rows.loc[rows["variant"] == "vanilla", "metric"]) == {*OUTSIDE, "word_score", "word_share"}
+    assert set(rows.loc[rows["variant"] == "vanilla", "metric"]) == {*OUTSIDE, *ADDED, "word_score", "word_share"}
     assert set(rows["mask_kind"]) == {"found"}
+
+
+def test_who_undoes_an_edit_wins_nothing(edited):
+    """The edit turns the left half blue. `undoing` shows the photograph: by the photograph it would be perfect, even
+    at the rim. Breaks when anything in the hole or at its rim is compared with the unedited photograph."""
+    decoders = {"vanilla": decode_to(BLUE, RED), "undoing": decode_to(RED, RED), "keeping": decode_to(BLUE, RED)}
+    rows = edit_rows(decoders, decode_to(BLUE, RED), *edited, "prompt", 2, 0)
+    means = rows.groupby(["variant", "metric"])["value"].mean().unstack()
+    assert means.loc["undoing", "word_share"] == 0 and means.loc["keeping", "word_share"] == 1
+    assert means.loc["undoing", "hole_changed"] == pytest.approx(170, rel=1e-5)  # two channels of three by 255
+    assert means.loc["undoing", "seam_added"] == pytest.approx(170, rel=1e-5)
+    assert (means.loc[["vanilla", "vanilla_paste_hard", "keeping"], list(ADDED)] == 0).all(axis=None)
+
+
+def test_another_latent_s_vanilla_decoder_is_compared_with_itself(edited):
+    """As notebook 07 measures what the diffusion model paints unasked: under a name of its own, without pasting."""
+    vanilla = decode_to(BLUE, BLACK)
+    rows = edit_rows({"vanilla_unasked": vanilla}, vanilla, *edited, "prompt", 2, 0)
+    assert set(rows["variant"]) == {"photograph", "vanilla_unasked"}
+    assert (rows.loc[rows["metric"].isin(ADDED), "value"] == 0).all()

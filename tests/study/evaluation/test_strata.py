@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from asymlib.study.dataset.images import Pairs
-from asymlib.study.evaluation.strata import by_class, classes_of, describe_pairs
+from asymlib.study.evaluation.strata import AGAINST, by_class, classes_of, describe_pairs, where_table
 
 
 def pairs_of(pictures: dict[str, torch.Tensor], sides: list[int]) -> Pairs:
@@ -39,3 +39,17 @@ def test_every_row_stands_in_its_kind_its_size_and_its_content():
     kinds = sorted_rows.groupby("mask_kind")["value"].apply(list).to_dict()
     assert kinds["box"] == [0, 1, 2] and kinds["hole small"] == [0] and kinds["content edges"] == [2]
     assert len(sorted_rows) == 9
+
+
+def test_every_class_is_compared_with_pasting_on_its_own_pairs():
+    """Breaks when a class takes the numbers of all pairs, or a metric that a source lacks is an error."""
+    described = pd.DataFrame({"pair": list("abc"), "hole_share": [0.1, 0.2, 0.3], "detail": [0, 1, 1.0]})
+    keys = {"seed": 0, "source": "own", "stratum": "photograph", "mask_kind": "box", "metric": "ring_l1_4"}
+    rows = [
+        pd.DataFrame(keys | {"pair": list("abc"), "photograph": list("xyy"), "variant": variant, "value": values})
+        for variant, values in ((AGAINST, [1.0, 2, 3]), ("base", [2.0, 4, 8]))
+    ]
+    table = where_table(pd.concat(rows), described.assign(coherence=[0.5, 0.1, 0.9]))
+    values = table.set_index("mask_kind")["value"]
+    assert values["hole small"] == 1 and values["hole large"] == 5 and values["box"] == (1 + 3.5) / 2
+    assert table["scenes"].tolist() == [2, 1, 1, 1, 1, 1, 1] and set(table["variant"]) == {"base"}

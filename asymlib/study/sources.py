@@ -1,0 +1,33 @@
+"""The sources of a latent, and what of its hole can be measured: each is a task with a stated reference, or none.
+
+`own`: encoded from the whole photograph. `swapped`: the hole's part comes from another photograph. `inpainted`: the
+latent diffusion model's. `prompt` and `example`: the same, asked for something (notebook 07).
+"""
+
+SOURCES = ("own", "swapped", "inpainted")  # what the decoders are compared on
+REFERENCES: dict[str, str | None] = {
+    "own": "the photograph",
+    "swapped": "the other photograph",
+    "inpainted": None,
+    "prompt": None,
+    "example": None,
+}
+# Where the picture has an edge of its own along the mask's. The vanilla decoder smears it, and who sharpens it would be
+# charged for a seam: `seam_added` says nothing there.
+EDGED = ("swapped",)
+WITH_REFERENCE = tuple(source for source, reference in REFERENCES.items() if reference)
+# metrics that compare a hole with its reference
+COMPARING = ("ring_l1", "seam_grad", "hole_psnr", "hole_effnet_distance", "effnet_distance")
+
+
+def says_nothing(metric: str, source: str) -> bool:
+    """Whether a metric, or a comparison named after one, has no meaning on a source.
+
+    >>> says_nothing("ring_l1_4", "inpainted"), says_nothing("hole_changed", "inpainted")
+    (True, False)
+    >>> says_nothing("seam_added", "swapped")
+    True
+    """
+    if source in REFERENCES and REFERENCES[source] is None:
+        return metric.startswith(COMPARING)
+    return source in EDGED and metric.startswith("seam_added")
