@@ -71,13 +71,24 @@ def fresh_project():
     return copy
 
 
-@pytest.fixture(scope="session")
-def tiny_pipelines() -> ModuleType:
-    """tests/editing/tiny_pipelines.py, which no folder of tests could import from another."""
-    spec = importlib.util.spec_from_file_location("tiny_pipelines", Path(__file__).parent / "editing/tiny_pipelines.py")
+def _module(file: str) -> ModuleType:
+    """A module of the tests, which no folder of them could import from another."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, Path(__file__).parent / file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tiny_pipelines() -> ModuleType:
+    return _module("editing/tiny_pipelines.py")
+
+
+@pytest.fixture(scope="session")
+def warm_kernels(tmp_path_factory) -> Iterator[None]:
+    """The notebooks' kernels have torch and diffusers imported already; see the module."""
+    with _module("warm_kernels.py").warm_kernels(tmp_path_factory.mktemp("kernels")):
+        yield
 
 
 @pytest.fixture

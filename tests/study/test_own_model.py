@@ -39,13 +39,13 @@ def project(tmp_path_factory, tiny_pipelines, fresh_project, photographs):
     mine, smoke = content["profiles"]["mine"], content["profiles"]["smoke"]
     small = {key: value for key, value in smoke["images"].items() if key.endswith(("size", "procedural"))}
     crops = {"train_photograph_crops": 12, "val_photograph_crops": 2, "test_crops": 1}
-    mine |= {key: smoke[key] for key in ("latents", "training", "inpainter", "evaluation")}
+    mine |= {key: smoke[key] for key in ("threads", "latents", "training", "inpainter", "evaluation")}
     mine["images"] |= small | crops
     params.write_text(yaml.safe_dump(content))
     return place / "project"
 
 
-def test_every_block_of_the_page_runs(project):
+def test_every_block_of_the_page_runs(project, warm_kernels):
     """Breaks when the page tells to do what does not work: train, put into a pipeline, export, read back."""
     assert [kind for kind, _ in BLOCKS] == ["yaml", "bash", "python", "python", "python"]
     name, stage = re.search(r"make repro PROFILE=(\w+) STAGE=(\S+)", dict(BLOCKS)["bash"]).groups()

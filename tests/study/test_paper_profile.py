@@ -21,6 +21,7 @@ from asymlib.study.reporting.tables import read_table
 def shrink(content, hub):
     """The profile's numbers at the size of a test; what it reads is in `hub`, a folder."""
     paper, smoke = content["profiles"]["paper"], content["profiles"]["smoke"]
+    paper["threads"] = smoke["threads"]
     for section in ("images", "stream"):
         sizes = {key for key in paper[section] if key.endswith("size")}
         paper[section] |= dict.fromkeys(sizes, 64)
@@ -40,7 +41,7 @@ def shrink(content, hub):
     paper["generation"] |= {"captions": str(hub / "captions.json"), "real": str(hub / "imagenet")}
     paper["generation"] |= {"size": 64, "samples": 4, "subsets": 2, "subset_size": 3}
     paper["local_editing"]["edits"] = 2
-    paper["evaluation"] = {"bootstrap": 20, "batch": 2}
+    paper["evaluation"] = {"batch": 2}
     return content
 
 
@@ -58,7 +59,7 @@ def hub(tmp_path_factory, tiny_pipelines, photographs):
     return hub
 
 
-def test_every_stage_of_the_paper_s_profile_runs(hub, fresh_project, tmp_path):
+def test_every_stage_of_the_paper_s_profile_runs(hub, fresh_project, warm_kernels, tmp_path):
     """Breaks when a notebook, a key of params.yaml or a path of the hub works offline only."""
     place = fresh_project(tmp_path / "project")
     params = place / "params.yaml"

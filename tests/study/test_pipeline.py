@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from asymlib.study.notebooks import defaults
-from asymlib.study.params import load_params
 from asymlib.study.profiles import copy_tree, run_profile
 from asymlib.study.project import project_root
 from asymlib.study.reporting import verify
@@ -96,7 +95,7 @@ def test_a_stage_that_fails_ends_with_one_sentence_and_keeps_its_traceback():
 
 
 @pytest.fixture(scope="module")
-def smoke():
+def smoke(warm_kernels):
     """The smoke pipeline from nothing, in its copy of the working tree; the default profile's files untouched."""
     shutil.rmtree(ROOT / ".profiles" / "smoke", ignore_errors=True)
     shutil.rmtree(ROOT / "results" / "smoke", ignore_errors=True)
@@ -125,10 +124,10 @@ def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
 
 def test_results_verify_and_a_planted_difference_is_named(smoke, tmp_path, capsys):
     """Breaks when a level of `make verify` compares nothing, or passes what was changed by hand."""
-    results, params = tmp_path / "smoke", load_params("smoke")
+    results = tmp_path / "smoke"
     shutil.copytree(ROOT / "results" / "smoke", results)
     checks = {
-        "tables": lambda: verify.verify_tables(results, params),
+        "tables": lambda: verify.verify_tables(results),
         "metrics": lambda: verify.verify_metrics(results),
         "all": lambda: verify.compare_results(results, ROOT / "results" / "smoke"),
     }
