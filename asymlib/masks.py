@@ -1,6 +1,8 @@
-"""Masks: 1 = hole, 0 = keep, everywhere; between the two the result fades to the photo. The one place that normalises
-and changes them, the official training distribution (LaMa's `random_thick_256.yaml`), and the five kinds that evaluation
-uses."""
+"""Masks: 1 = hole, 0 = keep, everywhere; between the two the result fades to the photo.
+
+The one place that normalises and changes them, the official training distribution (LaMa's `random_thick_256.yaml`), and
+the five kinds that evaluation uses.
+"""
 
 import numpy as np
 import torch

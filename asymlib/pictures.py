@@ -1,7 +1,7 @@
 """The one door for pictures and masks: every file and PIL image comes in here, and every result leaves.
 
-People's pictures are turned (EXIF), transparent, in other colour spaces, of 1 to 32 bits. Here they become upright RGB of
-8 bits with what has to go back into the result beside it: transparency, colour profile, EXIF, resolution.
+People's pictures are turned (EXIF), transparent, in other colour spaces, of 1 to 32 bits. Here they become upright RGB
+of 8 bits with what has to go back into the result beside it: transparency, colour profile, EXIF, resolution.
 """
 
 import io
@@ -89,8 +89,8 @@ def read_photo(source: Image.Image | str | Path | BinaryIO, name: str = "photo",
     """A PIL image of any mode, or a file of any format that Pillow or pillow-heif reads, upright; of an animation the
     frame that is shown.
 
-    Grey of 16 bits is scaled to 8 (where no value is above 255 it is of 8 already), greyscale becomes RGB; CMYK, LAB and
-    grey with a profile become sRGB.
+    Grey of 16 bits is scaled to 8 (where no value is above 255 it is of 8 already); greyscale becomes RGB; CMYK, LAB
+    and grey with a profile become sRGB.
 
     Args:
         source: PIL image, path, or open file.

@@ -1,4 +1,4 @@
-"""Pixels as arrays and tensors, and the few operations on them that everything shares; `pictures` reads and writes them.
+"""Pixels as arrays and tensors, and the few operations on them that everything shares; `pictures` reads and writes.
 
 A tensor of pictures is (N, 3, H, W) in [-1, 1]; an array of pixels (H, W, 3) uint8 RGB.
 """

@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them: for each kind the right pixels, transparency and metadata, or one sentence."""
+"""Pictures and masks as people have them: for each kind the right pixels, alpha and metadata, or one sentence."""
 
 import io
 

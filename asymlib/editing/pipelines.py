@@ -34,7 +34,7 @@ def decode_with(
     padding_mask_crop: int | None = None,
     **call: Any,
 ) -> list[Image.Image]:
-    """Run a pipeline up to its latents, decode them with the known pixels of the image, and put the hole into the image.
+    """Run a pipeline up to its latents, decode them with the image's known pixels, and put the hole into the image.
 
     The photo, or a window of it, is brought to the size that the pipeline works at and its edit back to the photo's.
     That size is `height` and `width` where they are given; else the photo's own, where it is near the one that the

@@ -209,7 +209,8 @@ class AblationRow(DecoderRow):
 
 class Ablations(Section):
     """Short runs of `asymlib.study.ablations`; `profile` has the first stage, latents and pictures, of which every so
-    many are measured, and `training` is what differs from its training of the decoder of the row's name, or of base."""
+    many of each scene are measured, and `training` is what differs from its training of the decoder of the row's name,
+    or of base."""
 
     profile: str
     every: int = Field(ge=1)
@@ -221,8 +222,8 @@ class Ablations(Section):
 class Evaluation(Section):
     """How results are measured."""
 
-    bootstrap: int = Field(1000, ge=1)
     batch: int = Field(8, ge=1)
+    split: Literal["val", "test"] = "test"  # val while anything is being chosen
 
 
 class Profile(Section):
@@ -296,7 +297,7 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     try:
         params = Profile.model_validate(section | {"name": profile, "decoders": content["decoders"]})
     except ValidationError as error:
-        raise ValueError(f"params.yaml, profile {profile}, {_first_mistake(error)}") from None
+        raise ValueError(f"params.yaml, profile {profile}, {first_mistake(error)}") from None
     torch.set_num_threads(params.threads)
     return params
 
@@ -326,7 +327,7 @@ def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
             for name, row in ablations.rows.items()
         }
     except ValidationError as error:
-        raise ValueError(f"params.yaml, ablations, {_first_mistake(error)}") from None
+        raise ValueError(f"params.yaml, ablations, {first_mistake(error)}") from None
     return ablations, profile.model_copy(update={"decoders": ablations.rows, "training": training})
 
 
@@ -340,7 +341,8 @@ def _read(path: Path, *sections: str) -> dict:
     return content
 
 
-def _first_mistake(error: ValidationError) -> str:
+def first_mistake(error: ValidationError) -> str:
+    """Key, what came and what was expected of the first of an error's mistakes, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":  # a sentence of ours

@@ -57,6 +57,7 @@ def test_every_profile_is_valid_and_writes_to_its_own_folders(profile):
         (lambda p: p.update(training=None), "training: got None, expected: "),
         (lambda p: p["training"].update(steps=None), "training.steps: got None, expected those of each decoder"),
         (lambda p: p["training"].update(steps=5), "training.steps: got 5, expected those of each decoder"),
+        (lambda p: p["evaluation"].update(split="train"), "evaluation.split: got 'train', expected: .*'val' or 'test'"),
         (lambda p: p.update(stream={}), "stream, dataset, folder: got None and None, expected exactly one of them"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from asymlib.study.params import load_params
 from asymlib.study.project import project_root
 from asymlib.study.reporting.plan import plan_text
-from asymlib.study.reporting.report import readme_claims, readme_tables
+from asymlib.study.reporting.report import filled, readme_claims, readme_tables
 
 ROOT = project_root()
 README = (ROOT / "README.md").read_text()
@@ -27,6 +27,12 @@ def test_the_readme_s_tables_are_those_of_the_results(profile, text):
 
 def test_the_readme_s_claims_are_those_of_the_results():
     assert CLAIMS[2] == readme_claims(ROOT / "results", CLAIMS[1])
+
+
+def test_every_number_in_a_sentence_is_a_cell_of_a_table():
+    """Breaks when a statement keeps the number of an earlier run."""
+    assert len(re.findall("<!-- = ", README)) >= 10
+    assert filled(README, ROOT / "results") == README
 
 
 def test_the_data_plan_is_counted_not_typed():

@@ -1,4 +1,4 @@
-"""Near-copies: photographs that are the same scene again (resized, saved anew, a burst), which must not be held out from
+"""Near-copies: photographs of the same scene again (resized, saved anew, a burst), which must not be held out from
 themselves."""
 
 from pathlib import Path

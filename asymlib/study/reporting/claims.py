@@ -1,278 +1,217 @@
-"""What the paper claims and what we do, each beside the number that decides it.
+"""What the paper claims and what we do, each beside the bound and the number that decide it.
 
-A claim is a statement, a number with its interval, and a bound that stands beside it. It holds where the whole interval
-lies on its side of the bound, does not hold where all of it lies on the other, and is open otherwise.
+The claims stand in claims.yaml, in families. A claim holds where its one-sided p-value, adjusted for the number of
+claims in its family (Holm), is below 0.05, does not hold where that of the opposite is, and is open otherwise.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import yaml
+from pydantic import ValidationError, field_validator, model_validator
 
+from asymlib.study.params import Section, first_mistake
+from asymlib.study.reporting.statistics import Estimate, holm, p_value
 from asymlib.study.reporting.tables import compare, read_rows, read_table
+from asymlib.study.sources import EDGED, says_nothing
 
-COLUMNS = ["whose", "claim", "table", "variant", "source", "metric", "estimate", "low", "high", "verdict"]
+FILE = Path(__file__).with_name("claims.yaml")
+COLUMNS = ["family", "claim", "bound", "direction", "unit", "scenes", "estimate", "low", "high", "p", "p_adjusted"]
+COLUMNS += ["verdict", "table", "variant", "source", "metric"]
+LEVEL = 0.05
+OPPOSITE = {"below": "above", "above": "below"}
 
 
-class Claim(NamedTuple):
+class Claim(Section):
     """A statement and what decides it.
 
-    variant, against, how: compared pair by pair on the rows of inpainting, see `tables.compare`; where `against` is
-    empty, a cell of `table` instead. side, bound: where the number has to lie. untested: why it is not decided here.
+    variant, metric, source: which number of `table`. against, how: the variants that it is compared with pair by pair
+    on the rows of inpainting, and the claim holds if it holds against each of them; without `against`, a cell of
+    `table` decides. direction, bound, unit: where the number has to lie. untested: why nothing decides it here.
     """
 
-    whose: str
     claim: str
+    table: str = "inpainting"
     variant: str = ""
     metric: str = ""
     source: str = "own"
-    side: str = "below"
+    against: tuple[str, ...] = ()
+    how: Literal["difference", "ratio"] = "difference"
+    direction: Literal["below", "above"] = "below"
     bound: float = 0.0
-    against: str = ""
-    how: str = "difference"
-    table: str = "inpainting"
+    unit: str = ""
     untested: str = ""
 
+    @field_validator("against", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: str | list[str]) -> list[str]:
+        return [given] if isinstance(given, str) else given
 
-UNDERTRAINED = "our heavier decoders start from nothing and are undertrained on minutes, the paper's had days"
-SOURCES = ("own", "swapped", "inpainted")
-PASTED = "vanilla_paste_"
-RATIO = {"metric": "pre_error", "against": "vanilla", "how": "ratio", "bound": 1.0}
-HUNDREDTH = {"metric": "pre_error", "against": "base", "how": "ratio", "bound": 0.01}
-PRESERVATION = {"metric": "pre_error_ratio_to_base", "bound": 1.0}
-RIM = {"metric": "ring_l1_4_difference_to_base"}
-HOLE = {"metric": "hole_psnr_difference_to_base", "side": "above"}
-ALONE = {"metric": "hole_psnr_difference_to_without_branch", "source": "whole", "side": "above"}
+    @model_validator(mode="after")
+    def _can_be_decided(self) -> "Claim":
+        if self.untested:
+            return self
+        if not self.variant or not self.metric:
+            raise ValueError(f"variant, metric: got {self.variant!r} and {self.metric!r}, expected both, or untested")
+        if self.against and self.table != "inpainting":
+            raise ValueError(f"against: got {self.against[0]!r} for {self.table}, expected a cell's metric to name it")
+        if self.is_ratio and self.bound <= 0:
+            raise ValueError(f"bound: got {self.bound:g} for a ratio, expected a number above 0")
+        if self.metric.startswith("pre_error") and (self.variant == "retouch" or "_paste_" in self.variant):
+            raise ValueError(f"metric: got {self.metric!r} of {self.variant}, expected another: it copies known pixels")
+        if says_nothing(self.metric, self.source):
+            why = "an edge belongs there" if self.source in EDGED else "the hole has no right answer"
+            raise ValueError(f"metric: got {self.metric!r} on {self.source!r}, expected another: {why}")
+        return self
 
-
-def _short(whose: str, claim: str, row: str, what: dict) -> Claim:
-    """A claim that the short runs decide: a row of `ablations` against the paper's branch."""
-    width = row.startswith(("wider", "deeper"))
-    return Claim(whose, claim, row, table="ablations_width" if width else "ablations_condition", **what)
-
-
-CLAIMS = [
-    *(Claim("paper", f"The branch keeps known pixels ({s} latents)", "base", source=s, **RATIO) for s in SOURCES),
-    Claim(
-        "paper",
-        "Inpainted pictures come closer to the originals (feature distance for LPIPS)",
-        "base",
-        "effnet_distance",
-        "inpainted",
-        against="vanilla",
-    ),
-    *(
-        Claim(
-            "paper",
-            f"A local edit by {s} leaves the rest alone",
-            "base",
-            "pre_error_ratio_to_vanilla",
-            s,
-            bound=1.0,
-            table="local_editing",
-        )
-        for s in ("prompt", "example")
-    ),
-    Claim(
-        "paper",
-        "Without a mask base decodes as well as vanilla",
-        "base",
-        "psnr_difference_to_vanilla",
-        side="above",
-        bound=-0.1,
-        table="generation",
-    ),
-    Claim(
-        "paper",
-        "The 2x decoder costs only slightly more: 50 guided steps, at most a quarter",
-        "large_2x_full_size",
-        "whole_run_100",
-        "all",
-        bound=1.25,
-        table="cost",
-    ),
-    Claim(
-        "paper",
-        "The 2x decoder costs only slightly more: 4 steps, at most a quarter",
-        "large_2x_full_size",
-        "whole_run_4",
-        "all",
-        bound=1.25,
-        table="cost",
-    ),
-    _short("paper", "A wider decoder keeps known pixels better (2x width, same start)", "wider_2x", PRESERVATION),
-    _short("paper", "A wider decoder recovers more of the hole (2x width, same start)", "wider_2x", HOLE),
-    _short("paper", "A deeper decoder recovers more of the hole (2.5x depth, same start)", "deeper_2.5x", HOLE),
-    _short("paper", "Width alone decodes better (2x, no branch, same start)", "wider_2x_without_branch", ALONE),
-    _short("paper", "Depth alone decodes better (2.5x, no branch, same start)", "deeper_2.5x_without_branch", ALONE),
-    Claim("paper", "1.5x and 2x, fully trained, are better than base", untested=UNDERTRAINED),
-    Claim("paper", "FID falls by 2 in inpainting and stays in text-to-image", untested="no Stable Diffusion offline"),
-    Claim("paper", "So it does on Places", untested="neither the pictures nor the numbers are to be had"),
-    Claim("paper", "DiffEdit and Paint by Example gain as well", untested="no Stable Diffusion offline"),
-    Claim("paper", "People prefer its results", untested="needs people"),
-    Claim("paper", "Training costs little", untested="its authors report no times; the README computes some"),
-    Claim(
-        "ours",
-        "Training without the branch does not even halve the known pixels' error",
-        "vanilla_finetuned",
-        **RATIO | {"side": "above", "bound": 0.5},
-    ),
-    Claim("ours", "The branch costs the hole", "base", "hole_psnr", against="vanilla"),
-    Claim("ours", "Pasting back beats base at the rim", "vanilla_paste_hard", "ring_l1_4", against="base"),
-    Claim("ours", "The branch also works on a VQ first stage", "base_vq", **RATIO | {"against": "vanilla_vq"}),
-    Claim(
-        "ours",
-        "Poisson blending mends a hole that has drifted",
-        "vanilla_paste_poisson",
-        "ring_l1_4",
-        "inpainted",
-        against="vanilla_paste_hard",
-    ),
-    Claim(
-        "ours",
-        "Poisson blending ruins a hole that is meant to differ",
-        "vanilla_paste_poisson",
-        "ring_l1_4",
-        "swapped",
-        side="above",
-        against="vanilla_paste_hard",
-    ),
-    _short("ours", "2x width is worth its compute in the hole", "wider_2x_equal_compute", HOLE),
-    _short("ours", "One layer of the branch keeps known pixels, to a tenth", "layer_0", PRESERVATION | {"bound": 1.1}),
-    _short("ours", "A branch that is told the mask does better at the rim", "mask_input", RIM),
-    _short("ours", "Coarse masks that spare every pixel of the hole do better at the rim", "coarse_mask_any", RIM),
-    _short("ours", "Adding features, from zero on, spares the hole", "blend_add", HOLE),
-    _short("ours", "Without the last normalisation known pixels are kept better", "without_output_norm", PRESERVATION),
-    _short("ours", "Training on swapped latents mends their rim", "swapped_latents", RIM | {"source": "swapped"}),
-    _short(
-        "ours",
-        "Without full masks in training, decoding without a mask suffers",
-        "never_full_mask",
-        HOLE | {"source": "whole", "side": "below"},
-    ),
-    *(
-        Claim("ours", f"retouch has at most 1/100 of base's pre_error ({s} latents)", "retouch", source=s, **HUNDREDTH)
-        for s in SOURCES
-    ),
-    *(
-        Claim("ours", f"retouch beats 2x at the rim ({s} latents)", "retouch", "ring_l1_4", s, against="large_2x")
-        for s in SOURCES
-    ),
-    *(
-        Claim("ours", f"retouch beats base at the rim ({s} latents)", "retouch", "ring_l1_4", s, against="base")
-        for s in SOURCES
-    ),
-    *(
-        Claim("ours", f"retouch beats {paste} {where} ({s} latents)", "retouch", metric, s, against=PASTED + paste)
-        for where, metric in (("at the rim", "ring_l1_4"), ("at the seam", "seam_grad"))
-        for s in SOURCES
-        for paste in ("hard", "poisson")
-    ),
-    *(
-        Claim(
-            "ours",
-            f"retouch's hole is as close in features as {paste}'s, to 0.01 ({s} latents)",
-            "retouch",
-            "hole_effnet_distance",
-            s,
-            bound=0.01,
-            against=PASTED + paste,
-        )
-        for s in SOURCES
-        for paste in ("hard", "poisson")
-    ),
-    *(
-        Claim(
-            "ours",
-            f"retouch costs the hole at most 0.1 dB ({s} latents)",
-            "retouch",
-            "hole_psnr",
-            s,
-            "above",
-            -0.1,
-            "vanilla",
-        )
-        for s in SOURCES
-    ),
-]
+    @property
+    def is_ratio(self) -> bool:
+        return "_ratio_to_" in self.metric or bool(self.against) and self.how == "ratio"
 
 
-def decide(results: Path, stratum: str, resamples: int, seed: int) -> pd.DataFrame:
+def read_claims(path: Path = FILE) -> dict[str, list[Claim]]:
+    """Family -> its claims; an entry with several sources is a claim for each, `{source}` in its statement replaced.
+
+    Raises:
+        ValueError: An unknown key, a claim that nothing can decide or that stands twice, named in one sentence.
+    """
+    families = {
+        family: [_claim(family, entry, source) for entry in entries for source in _sources(entry)]
+        for family, entries in yaml.safe_load(path.read_text()).items()
+    }
+    for family, claims in families.items():
+        names = [claim.claim for claim in claims]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"claims.yaml, {family}: got {twice[0]!r} twice, expected every statement once")
+    return families
+
+
+def decide(results: Path, stratum: str, families: dict[str, list[Claim]] | None = None) -> pd.DataFrame:
     """Every claim with its number and verdict.
 
     Args:
         results: The folder of a profile's results.
         stratum: `photograph` or `procedural`.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
+        families: From `read_claims`.
 
     Returns:
-        A table with the columns COLUMNS; what is not tested has no number, and its verdict says why.
+        A table with the columns COLUMNS. Of several baselines the one that decides is shown, the hardest. What is not
+        tested has no number, and what was counted and not estimated no p-value; their verdicts say so.
     """
     rows = read_rows(results / "rows" / "inpainting.csv")
     rows = rows[rows["stratum"] == stratum]
-    decided = []
-    for claim in CLAIMS:
-        estimate = (np.nan, np.nan, np.nan)
-        said = f"not tested here: {claim.untested}"
-        if not claim.untested:
-            found = _paired(rows, claim, resamples, seed) if claim.against else _cell(results, claim, stratum)
-            estimate, said = found or (estimate, f"not tested here: no such row in the table {claim.table}")
-        metric = f"{claim.metric}_{claim.how}_to_{claim.against}" if claim.against else claim.metric
-        where = (claim.table, claim.variant, claim.source, metric) if claim.variant else ("", "", "", "")
-        decided.append((claim.whose, claim.claim, *where, *estimate, said))
-    return pd.DataFrame(decided, columns=COLUMNS)
+    parts = []
+    for family, claims in (families or read_claims()).items():
+        table = pd.DataFrame([_decided(claim, rows, results, stratum) for claim in claims])
+        table["p_adjusted"], opposite = holm(table["p"]), holm(table["opposite"])
+        estimated = table["p"].notna() & table["verdict"].isna()
+        table.loc[estimated, "verdict"] = [
+            "holds" if p < LEVEL else "does not hold" if q < LEVEL else "open"
+            for p, q in zip(table["p_adjusted"][estimated], opposite[estimated], strict=True)
+        ]
+        parts.append(table.assign(family=family)[COLUMNS])
+    return pd.concat(parts, ignore_index=True)
 
 
-def verdict(claim: Claim, low: float, high: float) -> str:
-    """Holds, does not hold, or open, by where the interval lies.
-
-    >>> [verdict(Claim("ours", "", side="below", bound=1), *interval) for interval in ((0, 0.9), (0.9, 1.1), (1.1, 2))]
-    ['holds', 'open', 'does not hold']
-    """
-    below, above = high < claim.bound, low > claim.bound
-    if claim.side == "above":
-        below, above = above, below
-    return "holds" if below else "does not hold" if above else "open"
-
-
-def claims_for_reading(table: pd.DataFrame, whose: str) -> pd.DataFrame:
-    """The claims of the paper or ours as sentences, numbers and verdicts."""
-    chosen = table[table["whose"] == whose]
-    numbers = [
-        ""
-        if np.isnan(r.estimate)
-        else f"{r.estimate:.3g}"
-        if np.isnan(r.low)
-        else f"{r.estimate:.3g} [{r.low:.3g}, {r.high:.3g}]"
-        for r in chosen.itertuples()
-    ]
-    where = (chosen["variant"].fillna("") + " " + chosen["metric"].fillna("")).str.strip()
-    columns = {"claim": chosen["claim"], "decided by": where, "value": numbers, "verdict": chosen["verdict"]}
-    return pd.DataFrame(columns).reset_index(drop=True)
+def claims_for_reading(table: pd.DataFrame, family: str) -> pd.DataFrame:
+    """A family's claims as sentences, bounds, numbers and verdicts."""
+    rows = []
+    for claim in table[table["family"] == family].itertuples():
+        tested = not np.isnan(claim.estimate)
+        bound = f"{claim.direction} {claim.bound:g} {'' if pd.isna(claim.unit) else claim.unit}".strip()
+        rows.append(
+            {
+                "claim": claim.claim,
+                "claimed": bound if tested else "",
+                "found": _found(claim) if tested else "",
+                "scenes": "" if np.isnan(claim.scenes) else f"{claim.scenes:.0f}",
+                "adjusted p": "" if np.isnan(claim.p_adjusted) else f"{claim.p_adjusted:.2g}",
+                "verdict": claim.verdict,
+                "decided by": f"{claim.variant} {claim.metric}" if tested else "",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def _paired(rows: pd.DataFrame, claim: Claim, resamples: int, seed: int) -> tuple | None:
+def _sources(entry: dict) -> list[str]:
+    given = entry.get("source", "own") if isinstance(entry, dict) else "own"
+    return given if isinstance(given, list) else [given]
+
+
+def _claim(family: str, entry: dict, source: str) -> Claim:
+    if not isinstance(entry, dict) or not isinstance(entry.get("claim"), str):
+        raise ValueError(f"claims.yaml, {family}: got {entry!r}, expected keys, `claim` among them")
+    try:
+        return Claim(**entry | {"source": source, "claim": entry["claim"].replace("{source}", source)})
+    except ValidationError as error:
+        raise ValueError(f"claims.yaml, {family}, {entry['claim']!r}, {first_mistake(error)}") from None
+
+
+def _decided(claim: Claim, rows: pd.DataFrame, results: Path, stratum: str) -> dict:
+    """A row of the table, but for what its family decides; `opposite` is the p-value of the opposite."""
+    empty = dict.fromkeys(COLUMNS) | {"claim": claim.claim, "p": np.nan, "opposite": np.nan}
+    if claim.untested:
+        return empty | {"verdict": f"not tested here: {claim.untested}"}
+    found = _against_each(claim, rows) if claim.against else _cell(claim, results, stratum)
+    if not found:
+        return empty | {"verdict": f"not tested here: no such row in the table {claim.table}"}
+    p, opposite = (
+        {metric: p_value(estimate, claim.bound, direction, claim.is_ratio) for metric, estimate in found.items()}
+        for direction in (claim.direction, OPPOSITE[claim.direction])
+    )
+    metric = max(p, key=lambda name: (np.isnan(p[name]), p[name]))  # the hardest to beat
+    estimate = found[metric]
+    row = claim.model_dump(include={"claim", "bound", "direction", "unit", "table", "variant", "source"})
+    row |= {"scenes": estimate.scenes, "estimate": estimate.value, "low": estimate.low, "high": estimate.high}
+    # that one of several baselines wins can be chance: Bonferroni
+    row |= {"metric": metric, "p": p[metric], "opposite": min(min(opposite.values()) * len(found), 1), "verdict": None}
+    if np.isnan(estimate.scenes):
+        holds = (estimate.value < claim.bound) == (claim.direction == "below") and estimate.value != claim.bound
+        row["verdict"] = "holds (counted)" if holds else "does not hold (counted)"
+    elif np.isnan(p[metric]):
+        row["verdict"] = "open"  # a single scene
+    return row
+
+
+def _against_each(claim: Claim, rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Metric -> its estimate, for every variant of `against`; none where one of them is missing."""
     part = rows[(rows["source"] == claim.source) & (rows["metric"] == claim.metric)]
-    if not {claim.variant, claim.against} <= set(part["variant"]):
-        return None
-    estimate = compare(part, claim.metric, claim.variant, claim.against, claim.how, resamples, seed)
-    return estimate, verdict(claim, *estimate[1:])
+    if not {claim.variant, *claim.against} <= set(part["variant"]):
+        return {}
+    return {
+        f"{claim.metric}_{claim.how}_to_{against}": compare(part, claim.metric, claim.variant, against, claim.how)
+        for against in claim.against
+    }
 
 
-def _cell(results: Path, claim: Claim, stratum: str) -> tuple | None:
+def _cell(claim: Claim, results: Path, stratum: str) -> dict[str, Estimate]:
+    """The same of a cell, where there is one."""
     path = results / "tables" / f"{claim.table}.csv"
-    table = read_table(path) if path.is_file() else pd.DataFrame(columns=["variant", "metric", "source", "stratum"])
+    if not path.is_file():
+        return {}
+    table = read_table(path)
     chosen = table[
         (table["variant"] == claim.variant)
         & (table["metric"] == claim.metric)
         & (table["source"] == claim.source)
         & table["stratum"].isin([stratum, "all"])
+        & table["value"].notna()
     ]
-    if chosen.empty:
-        return None
-    cell = chosen.iloc[-1]  # where mask kinds are told apart, `all` of them stands last
-    value, low, high = (float(cell[name]) for name in ("value", "low", "high"))
-    exact = np.isnan(low)  # counted, not estimated
-    return (value, low, high), verdict(claim, value if exact else low, value if exact else high)
+    # where mask kinds are told apart, `all` of them stands last
+    return {claim.metric: Estimate(*chosen[list(Estimate._fields)].iloc[-1])} if len(chosen) else {}
+
+
+def _found(claim: tuple) -> str:
+    """Value and interval with three digits, or as many as it takes to see on which side of the bound each lies."""
+    numbers = [claim.estimate, *([] if np.isnan(claim.low) else [claim.low, claim.high])]
+    shown = [
+        next(text for digits in range(3, 18) if _same_side(text := f"{number:.{digits}g}", number, claim.bound))
+        for number in numbers
+    ]
+    return shown[0] if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _same_side(text: str, number: float, bound: float) -> bool:
+    return np.sign(float(text) - bound) == np.sign(number - bound)

@@ -11,7 +11,7 @@ import pandas as pd
 from asymlib.study.reporting.tables import read_table
 
 DIGITS = 2e-6  # relative: values are stored with six significant digits
-KEYS = {"variant", "seed", "source", "mask_kind", "stratum", "metric", "whose", "claim", "table", "photograph", "pair"}
+KEYS = {"variant", "seed", "source", "mask_kind", "stratum", "metric", "family", "claim", "table", "photograph", "pair"}
 # What a record names beside what decides a run: results of older code or libraries are old, not wrong.
 VERDICTS = {"commit": "other code", "code": "other code", "versions": "other versions"}
 EXCUSED = ("other code", "other versions", "not recorded")

@@ -172,3 +172,29 @@ def plot_loss(curve: pd.DataFrame, metric: str, label: str) -> Figure:
         axes.set(xlabel="training step", ylabel=label)
         plt.close(figure)
     return figure
+
+
+def plot_against(tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, y_label: str) -> Figure:
+    """One measure against another, one panel per named table, a named point for each variant that has both.
+
+    Args:
+        tables: Panel title -> rows of a tidy table, one per variant and metric.
+        x: Metric of the horizontal axis.
+        y: Metric of the vertical axis.
+        x_label: Its label with the unit.
+        y_label: Its label with the unit.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            1, len(tables), figsize=(4.4 * len(tables), 3.4), squeeze=False, layout="constrained"
+        )
+        for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
+            points = table.pivot(index="variant", columns="metric", values="value")[[x, y]].dropna()
+            for variant, point in points.iterrows():
+                colour = COLOURS.get(variant.split("_paste_")[0], "#000000")
+                axes.plot(point[x], point[y], "s" if "_paste_" in variant else "o", color=colour, markersize=5)
+                axes.annotate(variant, point, xytext=(5, 3), textcoords="offset points", fontsize=7, color=colour)
+            axes.set(title=title, xlabel=x_label, ylabel=y_label)
+            axes.margins(x=0.25, y=0.1)  # room for the names
+        plt.close(figure)
+    return figure

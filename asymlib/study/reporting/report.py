@@ -21,12 +21,20 @@ COLUMNS = {
     "ring_l1_4": ".2f",
     "hole_psnr": ".2f",
     "hole_effnet_distance": ".4f",
+    "seam_added": ".2f",
+    "hole_changed": ".2f",
 }
-README_COLUMNS = {"pre_error": "e-5", "seam_grad": ".1f", "ring_l1_4": ".2f", "hole_psnr": ".2f"}
-GENERATION_COLUMNS = {"kid_effnet_to_real": ".3f", "kid_effnet_to_vanilla": ".3f", "psnr": ".2f"}
+README_COLUMNS = {name: COLUMNS[name] for name in COLUMNS if name not in ("psnr_kept", "hole_effnet_distance")}
+GENERATION_COLUMNS = {
+    "kid_effnet_to_real": ".3f",
+    "kid_effnet_to_real_subset_deviation": ".3f",
+    "kid_effnet_to_vanilla": ".3f",
+    "psnr": ".2f",
+}
 EDITING_COLUMNS = {
     "pre_error": "e-5",
-    "seam_grad": ".1f",
+    "seam_added": ".2f",
+    "hole_changed": ".2f",
     "word_score": ".3f",
     "word_share": ".3f",
     "example_colour_distance": ".3f",
@@ -61,12 +69,12 @@ th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px sol
 <h1>Does a decoder that is told the known pixels keep them?</h1>
 <p>Reproduction of <em>Designing a Better Asymmetric VQGAN for StableDiffusion</em> (arXiv 2306.04632),
 profile <code>{{ profile }}</code>. Trained at commit {{ commits }}, seed {{ seeds }}. Numbers are means over
-pairs of image and mask, with 95 % intervals that resample whole photographs; <code>pre_error</code> is in units of
-1e-5.</p>
+scenes, each of the same weight, with 95 % intervals for other scenes; <code>pre_error</code> is in units of 1e-5.</p>
 {{ figures["tour"] }}
 <h2>What holds</h2>
-<p>A claim holds where the whole interval lies on its side of a bound, does not hold where all of it lies on the
-other, and is open otherwise.</p>
+<p>A claim says on which side of a bound a number lies. It holds where its p-value, one-sided and adjusted for the
+number of claims in its family (Holm), is below 0.05, does not hold where that of the opposite is, and is open
+otherwise. Scenes are counted, not crops: with five of them nearly everything is open.</p>
 <h3>The paper's claims</h3>{{ claims_paper }}
 <h3>Ours</h3>{{ claims_ours }}
 <h2>Beside the paper</h2>
@@ -79,14 +87,15 @@ were trained for days on a million pictures.</p>
 {% endfor %}
 {{ figures["preservation"] }}{{ figures["inpainting"] }}
 <h2>Local editing: {{ stratum }} images</h2>
-<p>pre_error and seam_grad look outside, word_score (higher is better) and the distances to the example (lower is
-better) inside; <code>photograph</code> is the unedited picture.</p>
+<p>pre_error looks outside. Inside, seam_added and hole_changed say what the decoder did to vanilla's picture of the
+edit (lower is better), word_score and word_share (higher is better) and the distances to the example (lower is better)
+whether the edit is there; <code>photograph</code> is the unedited picture.</p>
 {% for source, table in editing.items() %}<h3>{{ source }}</h3>{{ table }}{% endfor %}
 {{ figures["local_editing"] }}
 <h2>Generation without a mask</h2>
 <p>Means over samples of the small diffusion model (KID with the features of EfficientNet-Lite0, which compares with no
-published value), and PSNR on {{ stratum }} images' own latents. Beside them the paper's, for Stable Diffusion on
-MS-COCO.</p>
+published value, and its deviation between random subsets), and PSNR on {{ stratum }} images' own latents. Beside them
+the paper's, for Stable Diffusion on MS-COCO.</p>
 {{ generation }}{{ paper_generation }}
 {{ figures["generation"] }}
 <h2>What the autoencoder loses</h2>
@@ -97,7 +106,7 @@ MS-COCO.</p>
 {{ cost }}
 {{ figures["width"] }}
 <h2>One change at a time: short runs of three seeds, against the paper's base</h2>
-<p>Own latents; pre_error as a ratio, the others as differences. Intervals resample photographs and seeds.</p>
+<p>Own latents; pre_error as a ratio, the others as differences. Intervals are for other scenes and seeds.</p>
 {% for table in short %}{{ table }}{% endfor %}
 <h2>The branch, over training</h2>
 {{ figures["condition"] }}
@@ -218,25 +227,48 @@ def readme_claims(results: Path, profile: str) -> str:
     return "\n\n".join([*parts, "Ours:", markdown(claims_for_reading(table, "ours"))])
 
 
-def update_readme(root: Path) -> None:
-    """Rewrite what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE -->` and `<!-- end -->`."""
-    readme, write = root / "README.md", {"results": readme_tables, "claims": readme_claims}
+def filled(readme: str, results: Path) -> str:
+    """A README with its numbers from results/: what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE
+    -->` and `<!-- end -->`, and, in a sentence, between `<!-- = TABLE VARIANT SOURCE METRIC STYLE -->` and `<!-- -->`
+    (of `default`, photographs, all masks)."""
+    write = {"results": readme_tables, "claims": readme_claims}
     pattern = re.compile(r"(<!-- (results|claims): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    filled = pattern.sub(lambda m: f"{m[1]}{write[m[2]](root / 'results', m[3])}\n{m[4]}", readme.read_text())
-    readme.write_text(filled)
+    readme = pattern.sub(lambda m: f"{m[1]}{write[m[2]](results, m[3])}\n{m[4]}", readme)
+    in_sentence = re.compile(r"(<!-- = (\S+) (\S+) (\S+) (\S+) (\S+) -->).*?(<!-- -->)", re.DOTALL)
+    return in_sentence.sub(lambda m: f"{m[1]}{_number(results / 'default', *m.groups()[1:-1])}{m[7]}", readme)
+
+
+def update_readme(root: Path) -> None:
+    """Rewrite the README's numbers, see `filled`."""
+    readme = root / "README.md"
+    readme.write_text(filled(readme.read_text(), root / "results"))
+
+
+def _number(results: Path, name: str, variant: str, source: str, metric: str, style: str) -> str:
+    table = read_table(results / "tables" / f"{name}.csv")
+    where = {"variant": variant, "source": source, "metric": metric, "mask_kind": "all"}
+    cells = table[(table[list(where)] == pd.Series(where)).all(axis=1) & table["stratum"].isin(["photograph", "all"])]
+    if len(cells) != 1:
+        raise ValueError(f"{name}.csv: got {len(cells)} cells of {variant} {source} {metric}, expected one")
+    return f"{cells['value'].iloc[0]:{style}}"
 
 
 def _figure(name: str, caption: str) -> str:
     return f'<figure><img alt="{caption}" src="figures/{name}.webp"><figcaption>{caption}.</figcaption></figure>'
 
 
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that are empty from top to bottom: what is not measured on a source of latents."""
+    return table.loc[:, ~table.eq("").all()]
+
+
 def _html(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0)
+    return _measured(table).to_html(index=False, border=0)
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table as GitHub reads it, every cell as it stands."""
-    return table.astype(str).to_markdown(index=False, tablefmt="github", disable_numparse=True)
+    return _measured(table).astype(str).to_markdown(index=False, tablefmt="github", disable_numparse=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Tidy tables: from one row per image to one cell per mean, with bootstrap intervals that resample photographs.
+"""Tidy tables: from one row per image to one cell per mean, with intervals over scenes (`statistics`).
 
-Crops of one photograph are not independent, so a resample draws whole photographs (scenes). The draws depend on the
-seed and on the photographs alone: every variant is seen on the same ones, and differences are paired.
+Every scene (the column `photograph`) has the same weight, however many crops it has. A pair without a value, or which
+one side of a comparison lacks, is left out of a cell and of its counts.
 """
 
 from pathlib import Path
@@ -11,140 +11,108 @@ import pandas as pd
 from IPython.display import HTML
 
 from asymlib.files import written
+from asymlib.study.reporting.statistics import Estimate, mean, ratio
+from asymlib.study.sources import says_nothing
 
 ROW_KEYS = ["mask_kind", "stratum", "photograph", "pair", "variant", "seed", "source"]
 # how the short runs are compared with one another
 SHORT_RUNS = {
     "pre_error": "ratio",
+    "seam_added": "difference",
+    "hole_changed": "difference",
     "seam_grad": "difference",
     "ring_l1_4": "difference",
     "hole_psnr": "difference",
     "hole_effnet_distance": "difference",
 }
-COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n"]
+# n counts pairs, df are the degrees of freedom of the interval's t
+COLUMNS = ["variant", "seed", "source", "mask_kind", "stratum", "metric", "value", "low", "high", "n", "scenes", "df"]
 
 
-def summarise(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Means with 95 % intervals, for each mask kind and for `all` of them.
 
     Args:
         rows: One row per pair of image and mask, and metric: variant, seed, source, mask_kind, stratum, photograph,
             pair, metric, value.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
 
     Returns:
-        A tidy table with the columns COLUMNS; n counts pairs.
+        A tidy table with the columns COLUMNS.
     """
     rows = pd.concat([rows, rows.assign(mask_kind="all")]) if rows["mask_kind"].nunique() > 1 else rows
     cells = []
     for (source, kind, stratum), group in rows.groupby(["source", "mask_kind", "stratum"], sort=False):
         wide = group.pivot(index=["photograph", "pair"], columns=["variant", "seed", "metric"], values="value")
-        draws = _resampled_means(wide, resamples, seed)
-        low, high = np.percentile(draws, [2.5, 97.5], axis=0, method="nearest")
-        for i, (variant, run, metric) in enumerate(wide.columns):
-            cells.append(
-                (variant, run, source, kind, stratum, metric, wide.iloc[:, i].mean(), low[i], high[i], len(wide))
-            )
+        for (variant, run, metric), of_scenes, pairs in zip(wide.columns, _by_scene(wide).T, wide.count(), strict=True):
+            estimate = mean(of_scenes[~np.isnan(of_scenes)])
+            cells.append((variant, run, source, kind, stratum, metric, *_numbers(estimate, pairs)))
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
-def compare(
-    rows: pd.DataFrame, metric: str, variant: str, against: str, how: str, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """A variant's mean over another's (`ratio`), or minus it (`difference`), with its paired 95 % interval.
+def compare(rows: pd.DataFrame, metric: str, variant: str, against: str, how: str) -> Estimate:
+    """A variant's mean over another's (`ratio`), or minus it (`difference`), paired, with its 95 % interval.
 
-    Where both were trained with several seeds in common, a resample also draws seeds: the interval then says what
-    another run on other photographs would give.
+    Where both were trained with several seeds in common, the interval says what another run on other scenes would give.
 
     Args:
         rows: One row per pair and seed, of one source and stratum.
 
-    Returns:
-        Estimate, low, high.
-
     Raises:
         ValueError: `how` is neither, or the variants have no rows with the same seed.
     """
-    if how not in ("ratio", "difference"):
-        raise ValueError(f"how: got {how!r}, expected 'ratio' or 'difference'")
-    chosen = rows[(rows["metric"] == metric) & rows["variant"].isin([variant, against]) & (rows["mask_kind"] != "all")]
-    wide = chosen.pivot(index=["photograph", "pair"], columns=["variant", "seed"], values="value")
-    runs = [run for name, run in wide.columns if name == variant and (against, run) in wide.columns]
-    if not runs:
-        raise ValueError(
-            f"variant: got {variant!r} and {against!r}, expected two of {sorted(rows['variant'].unique())} with a seed "
-            "in common"
-        )
-    means = np.vstack([wide.mean(), _resampled_means(wide, resamples, seed)])
-    drawn = np.random.default_rng([seed, 21]).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples)
-    weights = np.vstack([np.ones(len(runs)), drawn]) / len(runs)
-    a, b = (
-        (weights * means[:, [wide.columns.get_loc((name, run)) for run in runs]]).sum(1) for name in (variant, against)
-    )
-    values = a / b if how == "ratio" else a - b
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return float(values[0]), float(low), float(high)
+    wide = _wide(rows[rows["variant"].isin([variant, against])], metric)
+    return _estimate(*_paired(wide, variant, against)[:2], how)
 
 
-def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, resamples: int, seed: int) -> pd.DataFrame:
-    """`compare` for every variant, source and stratum, as a tidy table; the metric is named METRIC_HOW_to_AGAINST."""
+def comparisons(rows: pd.DataFrame, metric: str, against: str, how: str, spread: bool = False) -> pd.DataFrame:
+    """`compare` for every variant, source and stratum where `against` was measured too, as a tidy table; the metric is
+    named METRIC_HOW_to_AGAINST.
+
+    Args:
+        rows: One row per pair, seed and metric, see `summarise`.
+        metric: Which of them.
+        against: The variant that the others are compared with.
+        how: `ratio` or `difference`.
+        spread: Add METRIC_HOW_to_AGAINST_spread, its standard deviation from seed to seed, where there are several.
+    """
     cells = []
-    for (source, stratum), group in rows.groupby(["source", "stratum"], sort=False):
-        for variant in group["variant"].unique():
-            if variant != against:
-                estimate = compare(group, metric, variant, against, how, resamples, seed)
-                cells.append(
-                    (
-                        variant,
-                        group["seed"].iloc[0],
-                        source,
-                        "all",
-                        stratum,
-                        f"{metric}_{how}_to_{against}",
-                        *estimate,
-                        group["pair"].nunique(),
-                    )
-                )
+    for (source, stratum), group in rows[rows["metric"] == metric].groupby(["source", "stratum"], sort=False):
+        wide, variants = _wide(group, metric), list(group["variant"].unique())
+        for variant in variants if against in variants else []:
+            if variant == against:
+                continue
+            a, b, pairs = _paired(wide, variant, against)
+            where = (variant, group["seed"].iloc[0], source, "all", stratum)
+            cells.append((*where, f"{metric}_{how}_to_{against}", *_numbers(_estimate(a, b, how), pairs)))
+            if spread and (seeds := a.shape[1]) > 1:
+                by_seed = a.mean(0) / b.mean(0) if how == "ratio" else (a - b).mean(0)
+                lone = Estimate(by_seed.std(ddof=1), *[np.nan] * 4)
+                cells.append((*where, f"{metric}_{how}_to_{against}_spread", *_numbers(lone, seeds)))
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
-def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str], resamples: int, seed: int) -> pd.DataFrame:
-    """What short runs of several seeds show: means over seeds, comparisons with one variant, and the seeds' spread.
+def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str]) -> pd.DataFrame:
+    """What short runs of several seeds show: means over scenes and seeds, comparisons with one variant, and the seeds'
+    spread.
 
     Args:
         rows: One row per pair, seed and metric, see `summarise`; of all mask kinds together.
         against: The variant that the others are compared with, see `compare`.
         hows: Metric -> `ratio` or `difference`; means alone where `against` was not measured so.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
 
     Returns:
-        A tidy table; `seed` is their number, and METRIC_HOW_to_AGAINST_spread the standard deviation, from seed to
-        seed, of METRIC_HOW_to_AGAINST.
+        A tidy table, see `comparisons`; `seed` is the number of seeds.
     """
-    rows = rows.assign(mask_kind="all")
-    keys = [key for key in ROW_KEYS if key != "seed"] + ["metric"]
-    means = rows.groupby(keys, sort=False)["value"].mean().reset_index().assign(seed=0)
-    parts = [summarise(means, resamples, seed)]
-    for metric, how in hows.items():
-        of_metric = rows[rows["metric"] == metric].assign(mask_kind="each")
-        if against not in set(of_metric["variant"]):
-            continue
-        parts.append(comparisons(of_metric, metric, against, how, resamples, seed))
-        single = [
-            comparisons(group, metric, against, how, 1, seed)
-            for _, group in of_metric.groupby("seed")
-            if against in set(group["variant"])
-        ]
-        spread = pd.concat(single).groupby(["variant", "source", "mask_kind", "stratum", "metric"], sort=False)["value"]
-        named = spread.std().dropna().reset_index()
-        parts.append(named.assign(metric=named["metric"] + "_spread", low=np.nan, high=np.nan, n=spread.size().max()))
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(seed=table["variant"].map(rows.groupby("variant")["seed"].nunique()))[COLUMNS]
+    keys, means = ["variant", "source", "stratum", "metric"], []
+    for (variant, source, stratum, metric), group in rows.groupby(keys, sort=False):
+        wide = group.pivot(index=["photograph", "pair"], columns="seed", values="value").dropna()
+        means.append((variant, 0, source, "all", stratum, metric, *_numbers(mean(_by_scene(wide)), len(wide))))
+    parts = [comparisons(rows, metric, against, how, spread=True) for metric, how in hows.items()]
+    table = pd.concat([pd.DataFrame(means, columns=COLUMNS), *parts], ignore_index=True)
+    return table.assign(seed=table["variant"].map(rows.groupby("variant")["seed"].nunique()))
 
 
-def short_runs_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def short_runs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Short runs compared with their controls, as a tidy table.
 
     `retouch` has to beat the vanilla decoder pasted back, NAME_without_branch differs from `without_branch` in its size
@@ -152,18 +120,18 @@ def short_runs_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
 
     Args:
         rows: See `over_seeds`; the controls among them.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
     """
     compared_with: dict[str, list[str]] = {}
     for variant in rows["variant"].unique():
         for control in _controls(variant):
             compared_with.setdefault(control, [control]).append(variant)
+    known = {pair: says_nothing(*pair) for pair in set(zip(rows["metric"], rows["source"], strict=True))}
+    rows = rows[[not known[pair] for pair in zip(rows["metric"], rows["source"], strict=True)]]
     parts = []
     for control, variants in compared_with.items():
         sources = rows.loc[rows["variant"] == control, "source"].unique()
         chosen = rows[rows["variant"].isin(variants) & rows["source"].isin(sources)]
-        parts.append(over_seeds(chosen, control, SHORT_RUNS, resamples, seed))
+        parts.append(over_seeds(chosen, control, SHORT_RUNS))
     return pd.concat(parts).drop_duplicates(ignore_index=True)  # the means of what has two controls
 
 
@@ -176,29 +144,27 @@ def _controls(variant: str) -> list[str]:
     return ["without_branch" if variant.endswith("_without_branch") else "base"]
 
 
-def compared(rows: pd.DataFrame, against: str, resamples: int, seed: int) -> pd.DataFrame:
+def compared(rows: pd.DataFrame, against: str) -> pd.DataFrame:
     """Means of every metric, and preservation and hole compared with one variant, as a tidy table."""
     return pd.concat(
         [
-            summarise(rows, resamples, seed),
-            comparisons(rows, "pre_error", against, "ratio", resamples, seed),
-            comparisons(rows, "pre_error_all", against, "ratio", resamples, seed),
-            comparisons(rows, "hole_psnr", against, "difference", resamples, seed),
+            summarise(rows),
+            comparisons(rows, "pre_error", against, "ratio"),
+            comparisons(rows, "pre_error_all", against, "ratio"),
+            comparisons(rows, "hole_psnr", against, "difference"),
         ]
     )
 
 
-def inpainting_table(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def inpainting_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of that name: `compared` with `vanilla` and, on the vector-quantised first stage, with `vanilla_vq`.
 
     Args:
         rows: Rows of the decoders on both first stages, see `summarise`.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
     """
     own_stage = rows["variant"].str.startswith(("vanilla_vq", "base_vq"))
     vq = rows[own_stage].assign(variant=rows["variant"].str.replace("vanilla_vq", "vanilla"))
-    first, second = (compared(part, "vanilla", resamples, seed) for part in (rows[~own_stage], vq))
+    first, second = (compared(part, "vanilla") for part in (rows[~own_stage], vq))
     return pd.concat([first, on_vq(second)], ignore_index=True)
 
 
@@ -207,9 +173,7 @@ def on_vq(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(variant=table["variant"].str.replace("^vanilla", "vanilla_vq", regex=True))
 
 
-def ablation(
-    rows: pd.DataFrame, metrics: list[str], records: dict[str, dict], against: str, resamples: int, seed: int
-) -> pd.DataFrame:
+def ablation(rows: pd.DataFrame, metrics: list[str], records: dict[str, dict], against: str) -> pd.DataFrame:
     """The table of an ablation: means, what each decoder cost, and preservation and hole compared with one of them.
 
     Args:
@@ -217,15 +181,13 @@ def ablation(
         metrics: Which metrics get a mean.
         records: Decoder -> its provenance, for the cost.
         against: The variant that the others are compared with.
-        resamples: Number of bootstrap draws.
-        seed: Seed of the draws.
     """
     return pd.concat(
         [
-            summarise(rows[rows["metric"].isin(metrics)], resamples, seed),
+            summarise(rows[rows["metric"].isin(metrics)]),
             cost_table(records),
-            comparisons(rows, "pre_error", against, "ratio", resamples, seed),
-            comparisons(rows, "hole_psnr", against, "difference", resamples, seed),
+            comparisons(rows, "pre_error", against, "ratio"),
+            comparisons(rows, "hole_psnr", against, "difference"),
         ]
     )
 
@@ -239,11 +201,9 @@ def cost_table(records: dict[str, dict]) -> pd.DataFrame:
 
 
 def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
-    """Numbers without an interval as rows of a tidy table."""
-    return pd.DataFrame(
-        [(variant, seed, "all", "all", "all", metric, value, None, None, 1) for metric, value in values.items()],
-        columns=COLUMNS,
-    )
+    """Numbers that were counted and not estimated as rows of a tidy table: no interval, no scenes."""
+    rows = [(variant, seed, "all", "all", "all", name, value, 1) for name, value in values.items()]
+    return pd.DataFrame(rows, columns=[*COLUMNS[:7], "n"]).reindex(columns=COLUMNS)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -311,9 +271,7 @@ def as_html(table: pd.DataFrame, caption: str = "") -> HTML:
 
 def _cell(row: pd.Series, style: str) -> str:
     scale, style = (1e5, ".2f") if style == "e-5" else (1, style)
-    value, low, high = (
-        row[name] * scale if row[name] is not None else float("nan") for name in ("value", "low", "high")
-    )
+    value, low, high = (row[name] * scale for name in ("value", "low", "high"))
     if np.isnan(value):  # could not be had
         return ""
     if np.isnan(low) or low == high == value:
@@ -321,16 +279,44 @@ def _cell(row: pd.Series, style: str) -> str:
     return f"{value:{style}} [{low:{style}}, {high:{style}}]"
 
 
-def _resampled_means(wide: pd.DataFrame, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, columns): means over the images of photographs drawn with replacement, every column alike.
+def _wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Values of one metric, pairs down, variants and seeds across."""
+    chosen = rows[(rows["metric"] == metric) & (rows["mask_kind"] != "all")]
+    return chosen.pivot(index=["photograph", "pair"], columns=["variant", "seed"], values="value")
 
-    SciPy's `bootstrap` draws observations, and anew for every statistic; here whole photographs are drawn, once for all
-    columns, so that differences are paired.
+
+def _paired(wide: pd.DataFrame, variant: str, against: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Means of scenes of both, (G, S) each for the S seeds in common, and the number of pairs behind them: those that
+    were measured for both and for all these seeds.
+
+    Raises:
+        ValueError: There is no such seed.
     """
-    groups = wide.groupby(level="photograph", sort=True)
-    sums, counts = groups.sum().to_numpy(), groups.size().to_numpy()
-    rng = np.random.default_rng([seed, 20])
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples).astype(float)
-    infinite = np.isinf(sums)  # psnr_kept of an exact paste-back
-    means = weights @ np.where(infinite, 0, sums) / (weights @ counts)[:, None]
-    return np.where((weights > 0).astype(float) @ infinite > 0, np.inf, means)
+    columns = list(wide.columns)
+    runs = [run for name, run in columns if name == variant and (against, run) in columns]
+    if not runs:
+        measured = sorted({name for name, _ in columns})
+        raise ValueError(f"variant: got {variant!r} and {against!r}, expected two of {measured} with a seed in common")
+    wide = wide.iloc[:, [columns.index((name, run)) for name in (variant, against) for run in runs]].dropna()
+    a, b = np.split(_by_scene(wide), 2, axis=1)
+    return a, b, len(wide)
+
+
+def _estimate(a: np.ndarray, b: np.ndarray, how: str) -> Estimate:
+    if how not in ("ratio", "difference"):
+        raise ValueError(f"how: got {how!r}, expected 'ratio' or 'difference'")
+    return ratio(a, b) if how == "ratio" else mean(a - b)
+
+
+def _by_scene(wide: pd.DataFrame) -> np.ndarray:
+    """Means of each scene's pairs, (G, columns), of a table sorted by photograph; missing values do not count."""
+    values, scenes = wide.to_numpy(), wide.index.get_level_values("photograph")
+    starts = np.flatnonzero(np.r_[True, scenes[1:] != scenes[:-1]][: len(values)])
+    measured = ~np.isnan(values)
+    sums, counts = (np.add.reduceat(part, starts, axis=0) for part in (np.where(measured, values, 0), measured * 1.0))
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def _numbers(estimate: Estimate, pairs: int) -> tuple[float, ...]:
+    """What stands in a cell, in the order of COLUMNS."""
+    return (*estimate[:3], pairs, *estimate[3:])

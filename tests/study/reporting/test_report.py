@@ -1,6 +1,7 @@
 """The comparison with the paper is made of ratios, and the README's tables are rewritten in their place."""
 
 import pandas as pd
+import pytest
 
 from asymlib.study.reporting import report
 from asymlib.study.reporting.tables import COLUMNS
@@ -9,7 +10,7 @@ from asymlib.study.reporting.tables import COLUMNS
 def test_ratios_stand_beside_the_paper_s():
     rows = [("base", 0.1), ("vanilla_finetuned", 1.0), ("base_paste_hard", 0.0)]
     table = pd.DataFrame(
-        [(v, 0, "own", "all", "photograph", "pre_error_ratio_to_vanilla", r, r / 2, r * 2, 9) for v, r in rows],
+        [(v, 0, "own", "all", "photograph", "pre_error_ratio_to_vanilla", r, r / 2, r * 2, 9, 5, 4) for v, r in rows],
         columns=COLUMNS,
     )
     compared = report.compare_with_paper(table, "photograph").set_index("decoder")
@@ -25,3 +26,13 @@ def test_the_readme_keeps_what_stands_around_its_tables(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(text)
     report.update_readme(tmp_path)
     assert (tmp_path / "README.md").read_text() == text.replace("old", "table of default")
+
+
+def test_a_number_in_a_sentence_comes_from_its_cell(tmp_path):
+    cells = [("base", 0, s, "all", "photograph", "ring_l1_4", v, v, v, 9, 5, 4) for s, v in (("own", 1.26), ("x", 2.0))]
+    (tmp_path / "default" / "tables").mkdir(parents=True)
+    pd.DataFrame(cells, columns=COLUMNS).to_csv(tmp_path / "default" / "tables" / "inpainting.csv", index=False)
+    text = "off by <!-- = inpainting base own ring_l1_4 .1f -->9.9<!-- --> levels"
+    assert report.filled(text, tmp_path) == text.replace("9.9", "1.3")
+    with pytest.raises(ValueError, match="inpainting.csv: got 0 cells of base own seam, expected one"):
+        report.filled(text.replace("ring_l1_4", "seam"), tmp_path)

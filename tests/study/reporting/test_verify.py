@@ -349,7 +349,8 @@ def test_records_of_short_runs_are_held_to_params_yaml_too(tmp_path, monkeypatch
     ablations, params = load_ablations()
     records = {
         f"{name}_{seed}": verify.present_record(params, name, seed)
-        | {"commit": "abc1234", "every": ablations.every, "sampling_steps": params.inpainter.sampling_steps}
+        | {"commit": "abc1234", "split": params.evaluation.split, "every": ablations.every}
+        | {"sampling_steps": params.inpainter.sampling_steps}
         for name, row in ablations.rows.items()
         for seed in row.seeds or ablations.seeds
     }
