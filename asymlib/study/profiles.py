@@ -97,8 +97,8 @@ def commit(root: Path) -> str:
     Returns:
         Its short hash; what ASYMLIB_COMMIT says, where a run has handed it on; or `unknown` without git.
     """
-    if COMMIT_VARIABLE in os.environ:
-        return os.environ[COMMIT_VARIABLE]
+    if handed_on := os.environ.get(COMMIT_VARIABLE):
+        return handed_on
     decides = ["asymlib", "notebooks", "dvc.yaml", "params.yaml", "requirements.lock"]
     try:
         found = _git(root, "log", "-1", "--format=%h", "--", *decides).strip()

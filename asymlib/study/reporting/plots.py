@@ -1,6 +1,7 @@
 """Figures, each by one function: the same colour for the same decoder everywhere, axes with units, files that repeat
 byte for byte."""
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -175,7 +176,8 @@ def plot_loss(curve: pd.DataFrame, metric: str, label: str) -> Figure:
 
 
 def plot_against(tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, y_label: str) -> Figure:
-    """One measure against another, one panel per named table, a named point for each variant that has both.
+    """One measure against another, one panel per named table, a point for each variant that has both; both axes are
+    linear up to 1 and logarithmic beyond.
 
     Args:
         tables: Panel title -> rows of a tidy table, one per variant and metric.
@@ -185,16 +187,17 @@ def plot_against(tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, 
         y_label: Its label with the unit.
     """
     with matplotlib.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            1, len(tables), figsize=(4.4 * len(tables), 3.4), squeeze=False, layout="constrained"
-        )
+        size = (3.2 * len(tables) + 2, 3.2)
+        figure, panels = plt.subplots(1, len(tables), figsize=size, squeeze=False, layout="constrained")
         for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
             points = table.pivot(index="variant", columns="metric", values="value")[[x, y]].dropna()
-            for variant, point in points.iterrows():
-                colour = COLOURS.get(variant.split("_paste_")[0], "#000000")
-                axes.plot(point[x], point[y], "s" if "_paste_" in variant else "o", color=colour, markersize=5)
-                axes.annotate(variant, point, xytext=(5, 3), textcoords="offset points", fontsize=7, color=colour)
+            for variant, marker in zip(points.index, itertools.cycle("osv^DPX*<>"), strict=False):
+                colour = COLOURS.get(variant, "#555555")
+                axes.plot(*points.loc[variant], marker, color=colour, markersize=6, alpha=0.8, label=variant)
             axes.set(title=title, xlabel=x_label, ylabel=y_label)
-            axes.margins(x=0.25, y=0.1)  # room for the names
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_yscale("symlog", linthresh=1)
+            axes.set(xlim=(-0.2, None), ylim=(-0.2, None))
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
         plt.close(figure)
     return figure
