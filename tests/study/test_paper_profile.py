@@ -41,7 +41,7 @@ def shrink(content, hub):
     paper["generation"] |= {"captions": str(hub / "captions.json"), "real": str(hub / "imagenet")}
     paper["generation"] |= {"size": 64, "samples": 4, "subsets": 2, "subset_size": 3}
     paper["local_editing"]["edits"] = 2
-    paper["evaluation"] = {"batch": 2}
+    paper["evaluation"] |= {"batch": 2}
     return content
 
 
