@@ -11,10 +11,12 @@ caller's folder, environment, arguments and files. Nothing of this project is im
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +28,9 @@ DIFFUSERS = "AsymmetricAutoencoderKL AutoencoderKL AutoencoderTiny VQModel UNet2
 
 @contextmanager
 def warm_kernels(folder: Path):
-    """While it is open, `python3` kernels of this process's children are forks; `folder` is for its files."""
-    address, spec = folder / "socket", folder / "kernels" / "python3"
+    """While it is open, `python3` kernels of this process's children are forks; `folder` holds their specification."""
+    short = Path(tempfile.mkdtemp())  # a socket's path has at most 107 characters
+    address, spec = short / "socket", folder / "kernels" / "python3"
     spec.mkdir(parents=True)
     command = [sys.executable, "-I", __file__, str(address), "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
@@ -46,6 +49,7 @@ def warm_kernels(folder: Path):
         os.environ.pop("JUPYTER_PATH", None) if before is None else os.environ.update(JUPYTER_PATH=before)
         server.kill()
         server.wait()
+        shutil.rmtree(short)
 
 
 def serve(address: str) -> None:
