@@ -129,12 +129,14 @@ def plot_intervals(tables: dict[str, pd.DataFrame], metric: str, label: str, log
             for y, cell in enumerate(cells.itertuples()):
                 colour = COLOURS.get(cell.variant.split("_paste_")[0], "#000000")
                 marker = "s" if "_paste_" in cell.variant else "o"
-                if log and cell.value <= 0:
-                    axes.text(0.02, y, "exactly 0", color=colour, va="center", transform=axes.get_yaxis_transform())
+                if np.isnan(cell.value) or (log and cell.value <= 0):
+                    said = "not measured" if np.isnan(cell.value) else "exactly 0"
+                    axes.text(0.02, y, said, color=colour, va="center", transform=axes.get_yaxis_transform())
                     continue
                 axes.plot([cell.low, cell.high], [y, y], color=colour)
                 axes.plot(cell.value, y, marker, color=colour, markersize=4)
-            axes.set(title=title, xlabel=label, ylim=(len(cells) - 0.5, -0.5), xscale="log" if log else "linear")
+            scale = "log" if log and (cells["value"] > 0).any() else "linear"
+            axes.set(title=title, xlabel=label, ylim=(len(cells) - 0.5, -0.5), xscale=scale)
             axes.set_yticks(range(len(cells)), cells["variant"])
         plt.close(figure)
     return figure
