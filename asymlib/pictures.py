@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -204,6 +205,7 @@ def _opened(source, name: str) -> Image.Image:
         raise ValueError(f"{name}: got {_said(source)}, which is no picture that can be read ({error})") from error
 
 
+@cache
 def _register_heif() -> None:
     from pillow_heif import register_heif_opener  # on first use: most pictures are none of a phone's
 

@@ -68,7 +68,8 @@ def decode_with(
     hole, coarse = _hole(mask, photo, vqgan.factor)
     side = _trained_side(pipe, vqgan)
     rows, columns = _window(hole, padding_mask_crop, side)
-    known, edited = photo.tensor[..., rows, columns], (hole > 0).float()[..., rows, columns]
+    whole = photo.tensor
+    known, edited = whole[..., rows, columns].clone(), (hole > 0).float()[..., rows, columns]
     taken = inspect.signature(pipe.__call__).parameters
     size = _working_size(call, known.shape[-2:], side, 2 * vqgan.factor)
     cells = tuple(extent // vqgan.factor for extent in size)
@@ -83,7 +84,6 @@ def decode_with(
     image_hat = vqgan.decode(latent, _resized(known, size), _shrunk(edited, size)).float().cpu()
     results = []
     for one in image_hat.split(1):
-        whole = photo.tensor
         whole[..., rows, columns] = _resized(one, known.shape[-2:])
         results.append(photo.edited(whole, hole))
     return results
