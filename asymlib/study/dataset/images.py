@@ -6,6 +6,7 @@ photograph with `train` or `val`.
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,7 +167,8 @@ def _gallery_cuts(settings: Images, sources: list[Photograph]) -> list[Cut]:
 
 
 def _cuts(settings: Images, split: str, sources: list[Photograph], rng: np.random.Generator) -> list[Cut]:
-    """Where a split's crops lie: photographs and scales in turn, positions at random. No photograph is read."""
+    """Where a split's crops lie: photographs and scales in turn, positions at random, none twice; a photograph whose
+    crops are all cut gives no more. No photograph is read."""
     size = {"train": settings.train_size, "val": settings.val_size, "test": settings.test_size}[split]
     count = {
         "train": settings.train_photograph_crops,
@@ -177,16 +179,36 @@ def _cuts(settings: Images, split: str, sources: list[Photograph], rng: np.rando
         if settings.source == "procedural":
             raise ValueError(f"source: got 'procedural' with {count} photograph crops asked for in {split}, expected 0")
         raise ValueError(f"folder: got no photograph for the split {split}, expected at least one")
-    cuts = []
-    for i in range(count):
-        turn, place = divmod(i, len(sources))
-        photograph = sources[place]
-        fitting = [s for s in settings.scales if min(photograph.size) * s >= size] or [1.0]
-        scale = fitting[turn % len(fitting)]
-        height, width = (int(extent * scale) for extent in photograph.size)
-        corner = rng.integers(0, height - size + 1), rng.integers(0, width - size + 1)
+    cuts: list[Cut] = []
+    taken: dict[tuple[str, float], set[tuple[int, int]]] = {}
+    rounds = -(-count // max(len(sources), 1))
+    for turn, photograph in [(turn, photograph) for turn in range(rounds) for photograph in sources][:count]:
+        free = _free_scales(photograph, size, settings.scales, taken)
+        if not free:
+            continue
+        scale = free[turn % len(free)]
+        height, width = _scaled(photograph, scale)
+        places = taken.setdefault((photograph.origin, scale), set())
+        corner = None
+        while corner is None or corner in places:
+            corner = int(rng.integers(0, height - size + 1)), int(rng.integers(0, width - size + 1))
+        places.add(corner)
         cuts.append(Cut(f"{photograph.name}_{turn:03d}", photograph, scale, (height, width), corner, size))
     return cuts
+
+
+def _free_scales(
+    photograph: Photograph, size: int, scales: list[float], taken: dict[tuple[str, float], set]
+) -> list[float]:
+    """The scales at which a photograph has a crop that was not cut yet; its own size where all others are too small."""
+    fitting = [scale for scale in scales if min(photograph.size) * scale >= size] or [1.0]
+    places = {scale: math.prod(extent - size + 1 for extent in _scaled(photograph, scale)) for scale in fitting}
+    return [scale for scale in fitting if len(taken.get((photograph.origin, scale), ())) < places[scale]]
+
+
+def _scaled(photograph: Photograph, scale: float) -> tuple[int, int]:
+    height, width = photograph.size
+    return int(height * scale), int(width * scale)
 
 
 def _write_cuts(cuts: list[Cut], folder: Path, split: str, skipped: dict[str, str]) -> list[dict]:

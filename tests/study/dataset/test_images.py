@@ -60,6 +60,26 @@ def test_the_same_seed_gives_the_same_images_and_another_does_not(settings, made
     assert (other["sha256"] != manifest["sha256"]).mean() > 0.5
 
 
+def test_no_crop_is_cut_twice_in_a_split(tmp_path):
+    """`ihc` at a quarter of its size has one place for a crop of 128 px; breaks when it is cut again and again."""
+    images = load_params("default").images.model_copy(update={"train_procedural": 0, "test_procedural": 0})
+    manifest, _ = make_images(images, 0, tmp_path)
+    assert not manifest.duplicated(["split", "sha256"]).any()
+    assert (manifest["split"] == "train").sum() == images.train_photograph_crops
+
+
+def test_a_photograph_whose_crops_are_all_cut_gives_no_more(settings, tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        Image.fromarray(procedural_image(65, np.random.default_rng(len(split)))).save(
+            tmp_path / "photos" / split / "a.png"
+        )
+    folder = settings.model_copy(update={"source": "folder", "folder": str(tmp_path / "photos")})
+    manifest, _ = make_images(folder, 0, tmp_path / "out")
+    crops = manifest[manifest["stratum"] == "photograph"]
+    assert (crops["split"] == "train").sum() == 4 and not crops.duplicated(["split", "sha256"]).any()
+
+
 def test_pairs_are_in_range_with_white_as_the_hole(made):
     folder, _, masks = made
     pairs = load_pairs(folder / "images", folder / "masks", "test")
