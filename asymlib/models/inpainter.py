@@ -49,12 +49,20 @@ class LatentInpainter:
 
     @classmethod
     def build(
-        cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4
+        cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4, attention: int = 1
     ) -> "LatentInpainter":
-        """New weights; attention at the lowest resolution only."""
+        """New weights.
+
+        Args:
+            widths: Channels of each level, the finest first.
+            scaling_factor: See the class.
+            seed: Seed of the weights.
+            latent_channels: C.
+            attention: How many of the levels, from the coarsest, look at the whole picture at once.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            plain = len(widths) - 1
+            plain = len(widths) - attention
             unet = UNet2DModel(
                 in_channels=2 * latent_channels + 1 + len(WORDS) + 2 * latent_channels,
                 out_channels=latent_channels,
@@ -62,8 +70,8 @@ class LatentInpainter:
                 layers_per_block=1,
                 norm_num_groups=8,
                 attention_head_dim=16,
-                down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-                up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+                down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
+                up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
             )
         scheduler = DDIMScheduler(
             beta_schedule="scaled_linear",
@@ -92,7 +100,8 @@ class LatentInpainter:
         scaling_factor = config.pop("scaling_factor")  # ours: diffusers would warn that it does not know it
         with torch.device("meta"):
             unet = UNet2DModel.from_config(config)
-        unet.load_state_dict(load_file(folder / SAFETENSORS_WEIGHTS_NAME), assign=True)
+        weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)  # what ships has half precision
+        unet.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
         return cls(unet.eval(), DDIMScheduler.from_pretrained(folder), scaling_factor)
 
     def save(self, folder: str | Path) -> None:
@@ -176,6 +185,7 @@ class LatentInpainter:
         prompt: list[str | None] | str | None = None,
         reference: torch.Tensor | None = None,
         guidance_scale: float = 1.0,
+        keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Draw latents by DDIM (eta 0).
 
@@ -187,20 +197,32 @@ class LatentInpainter:
             prompt: See `wish`.
             reference: See `wish`.
             guidance_scale: See `predict`.
+            keep: (N, C, h, w), not scaled: the whole image's latent, whose known cells are put back at every step with
+                that step's noise, and at the end without. By default the known cells are as the model leaves them.
 
         Returns:
             (N, C, h, w), not scaled: ready for a decoder.
+
+        Source: `keep` is what diffusers' `StableDiffusionInpaintPipeline` does for models of four input channels
+            (blended latent diffusion, Avrahami et al. 2022).
         """
         known = self.known(masked_latent, mask)
         wish = self.wish(len(known), prompt, reference)
         height, width = known.shape[-2:]
         multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves so often
-        known = pad(known, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        latent = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed).to(known)
+        edge = (0, -width % multiple, 0, -height % multiple)
+        known = pad(known, edge, mode="replicate")
+        drawn = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed).to(known)
+        if keep is not None:
+            keep = pad(keep.to(known) * self.scaling_factor, edge, mode="replicate")
         self.scheduler.set_timesteps(steps)
-        for t in self.scheduler.timesteps:
+        latent, timesteps = drawn, self.scheduler.timesteps
+        for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
             velocity = self.predict(latent, t, known, wish, guidance_scale)
             latent = self.scheduler.step(velocity, t, latent).prev_sample
+            if keep is not None:
+                noised = keep if following is None else self.scheduler.add_noise(keep, drawn, following)
+                latent = torch.where(known[:, :1] > 0, latent, noised)
         latent = latent[..., :height, :width]
         return latent / self.scaling_factor
 

@@ -163,13 +163,19 @@ class Hub(Section):
 
 
 class Inpainter(Section):
-    """The small latent diffusion model and its training, or the pipelines that take its place."""
+    """The small latent diffusion model, bundled or trained, or the pipelines that take its place."""
 
+    source: Literal["bundled", "train"] = "train"
     widths: tuple[int, ...] = (32, 64, 96)
+    attention: int = Field(1, ge=0)
     steps: int = Field(1200, ge=1)
     batch: int = Field(16, ge=1)
     lr: float = Field(1e-3, ge=0)
+    ema: float = Field(0.995, ge=0, lt=1)
+    snr_gamma: float | None = Field(None, gt=0)
+    hole_weight: float = Field(1.0, ge=0)
     masks_per_image: int = Field(4, ge=1)
+    flips: bool = False
     edits: int = Field(1536, ge=1)
     full_mask_share: float = Field(0.2, ge=0, le=1)
     sampling_steps: int = Field(20, ge=1)

@@ -2,31 +2,41 @@
 half of the time on what the hole holds."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
-from diffusers.training_utils import EMAModel
+from diffusers.training_utils import EMAModel, compute_snr
 from torch.nn.functional import interpolate, mse_loss
 from tqdm import tqdm
 
 from asymlib.masks import training_masks
-from asymlib.models.first_stage import encode_means
+from asymlib.models.first_stage import FirstStage, encode_means, pretrained
 from asymlib.models.inpainter import LatentInpainter, latent_statistics
 from asymlib.models.words import present_words
 from asymlib.pixels import to_tensor
 from asymlib.study.params import Inpainter
-from asymlib.training.checkpoints import ResumeState, code_hash, forget, weights_hash
+from asymlib.training.checkpoints import (
+    ResumeState,
+    code_hash,
+    forget,
+    load_tensors,
+    save_tensors,
+    weights_hash,
+)
 from asymlib.training.latents import Crops, Edits
 from asymlib.training.schedules import cosine_with_warmup
+
+CHUNK = 256  # pictures that are held as floats at a time; a multiple of the encoder's batch
 
 
 class Examples(NamedTuple):
     """What the inpainter is trained on: latent and masked latent (N, C, h, w), posterior means, not scaled; mask
-    (N, 1, 8h, 8w), 1 = hole; and what the hole holds: prompt (N, 6), 1 for every word that describes a part of it, and
-    reference (N, 2 C), mean and deviation of its latent, not scaled."""
+    (N, 1, 8h, 8w) uint8, 1 = hole; and what the hole holds: prompt (N, 6), 1 for every word that describes a part of
+    it, and reference (N, 2 C), mean and deviation of its latent, not scaled."""
 
     latent: torch.Tensor
     masked_latent: torch.Tensor
@@ -50,14 +60,48 @@ def make_examples(
     Returns:
         N x masks_per_image examples.
     """
-    image = to_tensor(images)
-    latent = encode_means(first_stage, image).repeat(masks_per_image, 1, 1, 1)
-    mask = training_masks(len(latent), images.shape[-1], full_mask_share, np.random.default_rng([seed, 7]))
-    parts = mask.split(len(image))
-    masked = torch.cat([encode_means(first_stage, (1 - part) * image) for part in parts])
-    prompt = torch.cat([present_words(image, part) for part in parts])
-    hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
-    return Examples(latent, masked, mask, prompt, latent_statistics(latent, hole))
+    turns = [range(i, min(i + CHUNK, len(images))) for i in range(0, len(images), CHUNK)] * masks_per_image
+    masks = training_masks(
+        len(images) * masks_per_image, images.shape[-1], full_mask_share, np.random.default_rng([seed, 7])
+    )
+    latents = torch.cat([encode_means(first_stage, to_tensor(part)) for part in images.split(CHUNK)])
+    parts = []
+    for rows, mask in tqdm(
+        zip(turns, masks.split([len(rows) for rows in turns]), strict=True),
+        total=len(turns),
+        desc="masked latents",
+        mininterval=5,
+    ):
+        image, latent = to_tensor(images[rows.start : rows.stop]), latents[rows.start : rows.stop]
+        masked = encode_means(first_stage, (1 - mask) * image)
+        hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
+        parts.append((latent, masked, mask.byte(), present_words(image, mask), latent_statistics(latent, hole)))
+    return Examples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def read_examples(
+    first_stage: FirstStage, images: torch.Tensor, settings: Inpainter, seed: int, path: Path
+) -> Examples:
+    """`make_examples`, kept in a file for a training that is resumed: encoding so many pictures takes a while.
+
+    Args:
+        first_stage: The frozen autoencoder.
+        images: (N, 3, H, H) uint8; with `flips` each also counts mirrored.
+        settings: The `inpainter` section of params.yaml.
+        seed: Seed of the masks.
+        path: A safetensors file; made anew where it is of other images, settings or weights.
+    """
+    facts = [seed, settings.masks_per_image, settings.full_mask_share, settings.flips, weights_hash(first_stage)]
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    identity = {"identity": json.dumps([*facts, digest])}
+    if path.is_file():
+        tensors, metadata = load_tensors(path)
+        if metadata == identity:
+            return Examples(**tensors)
+    images = torch.cat([images, images.flip(-1)]) if settings.flips else images
+    examples = make_examples(first_stage, images, settings.masks_per_image, settings.full_mask_share, seed)
+    save_tensors(path, examples._asdict(), identity)
+    return examples
 
 
 def make_edits(
@@ -82,6 +126,21 @@ def make_edits(
     return Edits(image, latent, mask.byte())
 
 
+def bundled_inpainter(first_stage: FirstStage) -> LatentInpainter:
+    """The diffusion model that ships, for `inpainter.source: bundled`.
+
+    Raises:
+        ValueError: `first_stage` is not the one whose latents it was trained on.
+    """
+    folder = pretrained("inpainter")
+    record = json.loads((folder / "record.json").read_text())
+    if record["first_stage"] != weights_hash(first_stage):
+        raise ValueError(
+            "inpainter.source: got 'bundled' with another first stage than the bundled KL one, expected 'train'"
+        )
+    return LatentInpainter.load(folder)
+
+
 def train_inpainter(
     inpainter: LatentInpainter,
     examples: Examples,
@@ -91,6 +150,9 @@ def train_inpainter(
     resume_path: Path | None = None,
 ) -> list[dict]:
     """Train in place.
+
+    The loss is the mean square error of the velocity, times `hole_weight` in the hole's cells, and, with `snr_gamma`,
+    times min(SNR, gamma) / (SNR + 1) of the example's timestep.
 
     Args:
         inpainter: From `LatentInpainter.build`; ends with the moving average of the weights.
@@ -103,10 +165,12 @@ def train_inpainter(
 
     Returns:
         The curve: rows of {step, loss}, means over 50 steps.
+
+    Source: min-SNR weights for velocities, Hang et al. 2023, section 3.4.
     """
     unet = inpainter.unet.train()
     optimiser = torch.optim.Adam(unet.parameters(), lr=settings.lr)
-    ema = EMAModel(unet.parameters(), decay=0.995)
+    ema = EMAModel(unet.parameters(), decay=settings.ema)
     noising = DDPMScheduler.from_config(inpainter.scheduler.config)
     identity = {
         "settings": settings.model_dump(),
@@ -131,8 +195,13 @@ def train_inpainter(
         noisy = noising.add_noise(clean, noise, t)
         kept = (torch.rand(2, len(clean), 1, generator=generator) < 0.5).float()
         wish = torch.cat([prompt * kept[0], reference * inpainter.scaling_factor * kept[1]], dim=1)
-        velocity = inpainter.predict(noisy, t, inpainter.known(masked_latent, mask), wish)
-        loss = mse_loss(velocity, noising.get_velocity(clean, noise, t))
+        known = inpainter.known(masked_latent, mask)
+        velocity = inpainter.predict(noisy, t, known, wish)
+        weight = 1 + (settings.hole_weight - 1) * known[:, :1]
+        if settings.snr_gamma is not None:
+            snr = compute_snr(noising, t)[:, None, None, None]
+            weight = weight * snr.clamp(max=settings.snr_gamma) / (snr + 1)
+        loss = (weight * mse_loss(velocity, noising.get_velocity(clean, noise, t), reduction="none")).mean()
         optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

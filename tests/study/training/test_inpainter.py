@@ -8,7 +8,8 @@ from asymlib.models.first_stage import encode_means
 from asymlib.models.inpainter import LatentInpainter, latent_statistics
 from asymlib.pixels import to_tensor
 from asymlib.study.params import load_params
-from asymlib.study.training.inpainter import make_edits, make_examples, train_inpainter
+from asymlib.study.training import inpainter as module
+from asymlib.study.training.inpainter import make_edits, make_examples, read_examples, train_inpainter
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,57 @@ def test_edits_are_training_crops_with_a_hole_that_the_model_filled(first_stage,
     assert edits.mask.amax((1, 2, 3)).all() and not edits.mask.amin((1, 2, 3)).any()
     masked = encode_means(first_stage, (1 - edits.mask) * to_tensor(edits.image))
     assert torch.equal(edits.latent, inpainter.sample(masked, edits.mask.float(), 2, 0))
+
+
+def test_the_loss_is_weighted_in_the_hole_and_by_the_noise(examples, monkeypatch):
+    """Breaks when a weight falls on the known cells, or is not that of the example's own timestep."""
+    monkeypatch.setattr(module, "mse_loss", lambda given, target, reduction: 0 * given + 1)  # so the loss is the weight
+
+    def weight(**settings):
+        settings = load_params("smoke").inpainter.model_copy(update={"steps": 1, "batch": 64} | settings)
+        return train_inpainter(new(), examples, settings, 0)[0]["loss"]
+
+    assert weight() == 1
+    heavier = [weight(hole_weight=w) for w in (2, 3)]
+    assert 1 < heavier[0] < 2 and heavier[1] - 1 == pytest.approx(2 * (heavier[0] - 1))
+    assert weight(hole_weight=0) == pytest.approx(2 - heavier[0])
+    share = new().scheduler.alphas_cumprod.mean().item()  # SNR / (SNR + 1), averaged over the timesteps
+    assert weight(snr_gamma=1e9) == pytest.approx(share, abs=0.15)
+    assert 0 < weight(snr_gamma=1) < weight(snr_gamma=5) < weight(snr_gamma=1e9)
+
+
+def test_examples_are_encoded_once_for_a_training_that_is_resumed(first_stage, tmp_path, monkeypatch):
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    settings = load_params("smoke").inpainter.model_copy(update={"flips": True})
+    path, made = tmp_path / "examples.safetensors", []
+    monkeypatch.setattr(module, "make_examples", lambda *given: made.append(given) or make_examples(*given))
+    first = read_examples(first_stage, images, settings, 0, path)
+    assert len(first.latent) == 8 and torch.equal(made[0][1][4:], images.flip(-1))
+    again = read_examples(first_stage, images, settings, 0, path)
+    assert len(made) == 1 and all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in ({"seed": 1}, {"images": images.flip(0)}, {"settings": settings.model_copy(update={"flips": False})}):
+        given = {"images": images, "settings": settings, "seed": 0} | other
+        read_examples(first_stage, path=path, **given)
+    assert len(made) == 4
+
+
+def test_known_cells_that_are_put_back_end_as_they_were(first_stage, examples):
+    """Breaks when they are put back at some steps only, or the hole is put back as well."""
+    inpainter, own = new(), examples.latent[:2]
+    mask = torch.zeros_like(examples.mask[:2])
+    mask[..., 8:24, 8:24] = 1
+    hole = torch.nn.functional.interpolate(mask.float(), size=own.shape[-2:], mode="nearest").expand_as(own) > 0
+    left = inpainter.sample(examples.masked_latent[:2], mask, 3, 0)
+    blended = inpainter.sample(examples.masked_latent[:2], mask, 3, 0, keep=own)
+    torch.testing.assert_close(blended[~hole], own[~hole])
+    assert (left[~hole] - own[~hole]).abs().mean() > 0.1
+    assert (blended[hole] - own[hole]).abs().mean() > 0.1 and not torch.equal(blended[hole], left[hole])
+
+
+def test_the_bundled_model_is_refused_on_another_first_stage(first_stage):
+    if not (module.pretrained("first_stage").parent / "inpainter").is_dir():
+        pytest.skip("no diffusion model ships yet")
+    with pytest.raises(
+        ValueError, match="inpainter.source: got 'bundled' with another first stage .* expected 'train'"
+    ):
+        module.bundled_inpainter(first_stage)
