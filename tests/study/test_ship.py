@@ -1,0 +1,57 @@
+"""What a run trained becomes what ships: half precision, record, curve and a card without an empty place."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from asymlib.models.inpainter import LatentInpainter
+from asymlib.study import ship
+from asymlib.study.dataset.procedural import procedural_image
+
+NUMBERS = {"pictures": 400, "loss": 0.1, "known_ratio": 1.3, "kid": 0.2, "kid_deviation": 0.05}
+RECORD = {"commit": "abc1234", "seed": 0, "first_stage": "e59c", "settings": {"steps": 1200, "batch": 16}}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project whose profile `diffusion` has trained a model, and a folder of photographs."""
+    place = tmp_path / ".profiles" / "diffusion"
+    LatentInpainter.build((16, 32), 1.0, 0).save(place / "checkpoints" / "diffusion" / "inpainter")
+    made = place / "results" / "diffusion" / "inpainter"
+    made.mkdir(parents=True)
+    (made / "record.json").write_text(json.dumps(RECORD))
+    pd.DataFrame({"step": [50], "loss": [0.123456789]}).to_csv(made / "curve.csv", index=False)
+    for split in ("train", "val", "test"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        picture = procedural_image(140, np.random.default_rng(len(split)))
+        Image.fromarray(picture).save(tmp_path / "photos" / split / "a.png")
+    monkeypatch.setattr(ship, "numbers", lambda *given: NUMBERS)
+    return tmp_path
+
+
+def test_what_ships_is_the_model_in_half_precision_with_its_record_curve_and_card(project):
+    out = project / "pretrained" / "inpainter"
+    assert ship.ship_inpainter(project, "diffusion", project / "photos", out) == NUMBERS
+    weights = load_file(out / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    shipped, trained = LatentInpainter.load(out), LatentInpainter.build((16, 32), 1.0, 0)
+    assert shipped.dtype == torch.float32
+    for name, weight in shipped.unet.state_dict().items():
+        torch.testing.assert_close(weight, trained.unet.state_dict()[name], rtol=1e-3, atol=1e-6)
+    assert json.loads((out / "record.json").read_text()) == RECORD
+    assert (out / "curve.csv").read_text() == "step,loss\n50,0.1235\n"
+    card = (out / "README.md").read_text()
+    assert "abc1234" in card and "| 1.30 |" in card and "0.200 (0.050)" in card and "{" not in card
+
+
+def test_a_profile_that_has_trained_none_is_named(project):
+    with pytest.raises(
+        FileNotFoundError, match="profile: got default without .*curve.csv, expected a trained .* model"
+    ):
+        ship.ship_inpainter(project, "default", project / "photos", project / "out")
+    assert not (project / "out").exists()
