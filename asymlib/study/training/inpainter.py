@@ -65,18 +65,19 @@ def make_examples(
         len(images) * masks_per_image, images.shape[-1], full_mask_share, np.random.default_rng([seed, 7])
     )
     latents = torch.cat([encode_means(first_stage, to_tensor(part)) for part in images.split(CHUNK)])
-    parts = []
+    masked, prompt = [], []
     for rows, mask in tqdm(
         zip(turns, masks.split([len(rows) for rows in turns]), strict=True),
         total=len(turns),
         desc="masked latents",
         mininterval=5,
     ):
-        image, latent = to_tensor(images[rows.start : rows.stop]), latents[rows.start : rows.stop]
-        masked = encode_means(first_stage, (1 - mask) * image)
-        hole = interpolate(mask, size=latent.shape[-2:], mode="nearest")
-        parts.append((latent, masked, mask.byte(), present_words(image, mask), latent_statistics(latent, hole)))
-    return Examples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        image = to_tensor(images[rows.start : rows.stop])
+        masked.append(encode_means(first_stage, (1 - mask) * image))
+        prompt.append(present_words(image, mask))
+    latent = latents.repeat(masks_per_image, 1, 1, 1)
+    reference = latent_statistics(latent, interpolate(masks, size=latent.shape[-2:], mode="nearest"))
+    return Examples(latent, torch.cat(masked), masks.byte(), torch.cat(prompt), reference)
 
 
 def read_examples(
