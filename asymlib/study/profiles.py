@@ -56,6 +56,11 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
     return status
 
 
+def folder_of(name: str, root: Path) -> Path:
+    """Where a profile runs: the project, or its copy under .profiles."""
+    return root if name == COMMITTED else root / ".profiles" / name
+
+
 def source_files(root: Path) -> list[str]:
     """The working tree's files but for what git ignores and the results of profiles; the ablations' belong to none."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -66,7 +71,7 @@ def source_files(root: Path) -> list[str]:
 
 def copy_tree(root: Path, name: str) -> Path:
     """Bring .profiles/NAME up to date with the working tree and set its profile; what a run made there stays."""
-    place, files = root / ".profiles" / name, source_files(root)
+    place, files = folder_of(name, root), source_files(root)
     for file in files:
         source, target = root / file, place / file
         if not target.is_file() or source.read_bytes() != target.read_bytes():

@@ -22,15 +22,10 @@ from asymlib.models.inpainter import LatentInpainter
 from asymlib.study.dataset.photographs import folder_photographs
 from asymlib.study.evaluation.inpainter import numbers
 from asymlib.study.evaluation.reconstruction import half_scale_crops
-from asymlib.study.profiles import COMMITTED
+from asymlib.study.profiles import folder_of
 from asymlib.study.project import project_root
 
 CARDS = Path(__file__).with_name("cards")  # NAME.md, with the places for facts and numbers in braces
-
-
-def run_folder(root: Path, profile: str) -> Path:
-    """Where a profile ran: the project, or its copy under .profiles."""
-    return root if profile == COMMITTED else root / ".profiles" / profile
 
 
 def ship_inpainter(root: Path, profile: str, photographs: Path, out: Path) -> dict[str, float]:
@@ -48,7 +43,7 @@ def ship_inpainter(root: Path, profile: str, photographs: Path, out: Path) -> di
     Raises:
         FileNotFoundError: The profile has not trained one, or no such photographs.
     """
-    place = run_folder(root, profile)
+    place = folder_of(profile, root)
     model, made = place / "checkpoints" / profile / "inpainter", place / "results" / profile / "inpainter"
     if not (made / "curve.csv").is_file():
         raise FileNotFoundError(
@@ -83,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         values = ship_inpainter(project_root(), arguments.profile, arguments.folder, PRETRAINED / arguments.name)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(values, indent=1))
 

@@ -17,11 +17,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
 from asymlib.files import written_folder
+from asymlib.pixels import centre_square
 from asymlib.study.dataset.photographs import Photograph, folder_photographs
 
 LIST = Path(__file__).with_name("public.csv")
@@ -103,9 +105,8 @@ def _square(file: Path) -> Image.Image:
     """The middle square of a file's stored pixels (no EXIF turn: the public list was made without)."""
     with Image.open(file) as stored:
         picture = stored.convert("RGB")
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    square = Image.fromarray(centre_square(np.asarray(picture)))
+    return square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def main() -> None:

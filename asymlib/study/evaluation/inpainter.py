@@ -24,6 +24,8 @@ from asymlib.models.inpainter import LatentInpainter
 from asymlib.pixels import to_picture, to_uint8
 from asymlib.study.dataset.photographs import folder_photographs
 from asymlib.study.evaluation.distribution import PooledEffNet, kid
+from asymlib.study.evaluation.generation import decode_all
+from asymlib.study.evaluation.protocol import plain
 from asymlib.study.evaluation.reconstruction import half_scale_crops, reconstruct
 from asymlib.study.training.inpainter import Examples, make_examples
 
@@ -57,11 +59,11 @@ def validation_loss(inpainter: LatentInpainter, examples: Examples, seed: int, d
 
 @torch.no_grad()
 def fill(
-    inpainter: LatentInpainter, first_stage: FirstStage, image: torch.Tensor, mask: torch.Tensor, seed: int
+    inpainter: LatentInpainter, first_stage: FirstStage, masked_latent: torch.Tensor, mask: torch.Tensor, seed: int
 ) -> torch.Tensor:
-    """What the vanilla decoder makes of the model's latents for (N, 3, H, W) and (N, 1, H, W): (N, 3, H, W)."""
-    latent = inpainter.sample(encode_means(first_stage, (1 - mask) * image), mask, STEPS, seed)
-    return torch.cat([first_stage.decode(part).sample for part in latent.split(8)]).clamp(-1, 1)
+    """What the vanilla decoder makes of the model's latents for (N, C, h, w) and (N, 1, H, W): (N, 3, H, W)."""
+    latent = inpainter.sample(masked_latent, mask, STEPS, seed)
+    return decode_all(plain(first_stage), latent, 8)
 
 
 def known_ratio(image: torch.Tensor, filled: torch.Tensor, own: torch.Tensor, mask: torch.Tensor) -> float:
@@ -110,7 +112,7 @@ def numbers(
     """
     examples = make_examples(first_stage, to_uint8((image + 1) / 2), masks_per_image, 0.0, seed)
     image, mask = image.repeat(masks_per_image, 1, 1, 1), examples.mask.float()
-    filled = fill(inpainter, first_stage, image, mask, seed)
+    filled = fill(inpainter, first_stage, examples.masked_latent, mask, seed)
     pasted = paste_hard(image, filled, mask)
     distance, deviation = kid(hole_crops(pasted, mask), hole_crops(image, mask), PooledEffNet(), 100, 64, seed)
     return {
@@ -144,8 +146,11 @@ def write_sheet(
     rng = np.random.default_rng([seed, 20])
     chosen = torch.from_numpy(rng.permutation(len(image))[:count])
     image, mask = image[chosen], training_masks(count, image.shape[-1], 0.0, rng)
+    with torch.no_grad():
+        masked = encode_means(first_stage, (1 - mask) * image)
     filled = {
-        name: paste_hard(image, fill(model, first_stage, image, mask, seed), mask) for name, model in inpainters.items()
+        name: paste_hard(image, fill(model, first_stage, masked, mask, seed), mask)
+        for name, model in inpainters.items()
     }
     key = {}
     with written_folder(folder) as temporary:
