@@ -6,9 +6,10 @@ or a reference tells it what the hole should hold.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate, pad
@@ -16,63 +17,88 @@ from torch.nn.functional import interpolate, pad
 from asymlib.files import written_folder
 from asymlib.models.words import WORDS, encode_prompt
 
+Denoiser = UNet2DModel | DiTTransformer2DModel
+PATCH = 2  # cells a side that are one token of a transformer
+
 
 class LatentInpainter:
-    """A UNet that predicts the velocity of a noisy latent from (latent, mask, masked latent, prompt, reference).
+    """A network that predicts the velocity of a noisy latent from (latent, mask, masked latent, prompt, reference).
 
     The prompt is the words that describe the hole, the reference the mean and deviation of what should be in it; both
     are the same at every position, and all zeros where they are not given.
 
     Args:
-        unet: `UNet2DModel` with 2 C + 1 + 6 + 2 C input and C output channels.
+        denoiser: `UNet2DModel` or `DiTTransformer2DModel` with 2 C + 1 + 6 + 2 C input and C output channels.
         scheduler: DDIM with v-prediction.
         scaling_factor: Brings first-stage latents to unit variance.
     """
 
-    def __init__(self, unet: UNet2DModel, scheduler: DDIMScheduler, scaling_factor: float) -> None:
-        self.unet, self.scheduler, self.scaling_factor = unet, scheduler, scaling_factor
+    def __init__(self, denoiser: Denoiser, scheduler: DDIMScheduler, scaling_factor: float) -> None:
+        self.denoiser, self.scheduler, self.scaling_factor = denoiser, scheduler, scaling_factor
 
     @property
     def channels(self) -> int:
         """Of a latent."""
-        return self.unet.config.out_channels
+        return self.denoiser.config.out_channels
 
     @property
     def device(self) -> torch.device:
         """Where it computes; what it is given is moved there."""
-        return self.unet.device
+        return self.denoiser.device
 
     @property
     def dtype(self) -> torch.dtype:
         """In which it computes."""
-        return self.unet.dtype
+        return self.denoiser.dtype
 
     @classmethod
     def build(
-        cls, widths: tuple[int, ...], scaling_factor: float, seed: int, latent_channels: int = 4, attention: int = 1
+        cls,
+        widths: tuple[int, ...],
+        scaling_factor: float,
+        seed: int,
+        latent_channels: int = 4,
+        attention: int = 1,
+        blocks: int | None = None,
     ) -> "LatentInpainter":
-        """New weights.
+        """New weights: a UNet, or, with `blocks`, a transformer.
 
         Args:
-            widths: Channels of each level, the finest first.
+            widths: Channels of each level of a UNet, the finest first; a transformer's one width, 64 for each head.
             scaling_factor: See the class.
             seed: Seed of the weights.
             latent_channels: C.
-            attention: How many of the levels, from the coarsest, look at the whole picture at once.
+            attention: How many of a UNet's levels, from the coarsest, look at the whole picture at once.
+            blocks: Of a transformer on patches of PATCH x PATCH cells, 16 x 16 cells in training; other sizes stretch
+                its places.
+
+        Source: Peebles and Xie 2023, "Scalable Diffusion Models with Transformers" (adaLN-Zero), without classes.
         """
+        channels = {"in_channels": 2 * latent_channels + 1 + len(WORDS) + 2 * latent_channels}
+        channels["out_channels"] = latent_channels
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            plain = len(widths) - attention
-            unet = UNet2DModel(
-                in_channels=2 * latent_channels + 1 + len(WORDS) + 2 * latent_channels,
-                out_channels=latent_channels,
-                block_out_channels=tuple(widths),
-                layers_per_block=1,
-                norm_num_groups=8,
-                attention_head_dim=16,
-                down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
-                up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
-            )
+            if blocks:
+                denoiser = DiTTransformer2DModel(
+                    num_attention_heads=max(1, widths[0] // 64),
+                    attention_head_dim=min(64, widths[0]),
+                    num_layers=blocks,
+                    sample_size=16,
+                    patch_size=PATCH,
+                    num_embeds_ada_norm=1,
+                    **channels,
+                )
+            else:
+                plain = len(widths) - attention
+                denoiser = UNet2DModel(
+                    block_out_channels=tuple(widths),
+                    layers_per_block=1,
+                    norm_num_groups=8,
+                    attention_head_dim=16,
+                    down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
+                    up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+                    **channels,
+                )
         scheduler = DDIMScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -82,7 +108,7 @@ class LatentInpainter:
             timestep_spacing="trailing",
             rescale_betas_zero_snr=True,
         )
-        return cls(unet.eval(), scheduler, scaling_factor)
+        return cls(denoiser.eval(), scheduler, scaling_factor)
 
     @classmethod
     def load(cls, folder: str | Path) -> "LatentInpainter":
@@ -98,17 +124,17 @@ class LatentInpainter:
             )
         config = UNet2DModel.load_config(folder, local_files_only=True)
         scaling_factor = config.pop("scaling_factor")  # ours: diffusers would warn that it does not know it
-        with torch.device("meta"):
-            unet = UNet2DModel.from_config(config)
+        kind = {known.__name__: known for known in get_args(Denoiser)}[config["_class_name"]]
+        denoiser = kind.from_config(config)
         weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)  # what ships has half precision
-        unet.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
-        return cls(unet.eval(), DDIMScheduler.from_pretrained(folder), scaling_factor)
+        denoiser.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+        return cls(denoiser.eval(), DDIMScheduler.from_pretrained(folder), scaling_factor)
 
     def save(self, folder: str | Path) -> None:
         """Write config and safetensors in diffusers' layout."""
-        self.unet.register_to_config(scaling_factor=self.scaling_factor)
+        self.denoiser.register_to_config(scaling_factor=self.scaling_factor)
         with written_folder(Path(folder)) as temporary:
-            self.unet.save_pretrained(temporary)
+            self.denoiser.save_pretrained(temporary)
             self.scheduler.save_pretrained(temporary)
 
     def known(self, masked_latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -169,11 +195,27 @@ class LatentInpainter:
         Source: classifier-free guidance, Ho and Salimans 2022, eq. 6, in Stable Diffusion's parameterisation.
         """
         everywhere = wish[:, :, None, None].expand(-1, -1, *latent.shape[-2:])
-        conditional = self.unet(torch.cat([latent, known, everywhere], dim=1), t).sample
+        conditional = self._velocity(torch.cat([latent, known, everywhere], dim=1), t)
         if guidance_scale == 1:
             return conditional
-        plain = self.unet(torch.cat([latent, known, torch.zeros_like(everywhere)], dim=1), t).sample
+        plain = self._velocity(torch.cat([latent, known, torch.zeros_like(everywhere)], dim=1), t)
         return plain + guidance_scale * (conditional - plain)
+
+    def _velocity(self, seen: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.denoiser, UNet2DModel):
+            return self.denoiser(seen, t).sample
+        height, width = seen.shape[-2:]
+        side = max(height, width)  # diffusers' transformer knows squares alone
+        square = pad(seen, (0, side - width, 0, side - height), mode="replicate")
+        no_class = torch.zeros(len(seen), dtype=torch.long, device=seen.device)
+        return self.denoiser(square, t.expand(len(seen)), no_class).sample[..., :height, :width]
+
+    @property
+    def multiple(self) -> int:
+        """Of which a latent's sides have to be: a UNet halves them level by level, a transformer cuts patches."""
+        if isinstance(self.denoiser, UNet2DModel):
+            return 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        return self.denoiser.config.patch_size
 
     @torch.no_grad()
     def sample(
@@ -209,8 +251,7 @@ class LatentInpainter:
         known = self.known(masked_latent, mask)
         wish = self.wish(len(known), prompt, reference)
         height, width = known.shape[-2:]
-        multiple = 2 ** (len(self.unet.config.block_out_channels) - 1)  # the UNet halves so often
-        edge = (0, -width % multiple, 0, -height % multiple)
+        edge = (0, -width % self.multiple, 0, -height % self.multiple)
         known = pad(known, edge, mode="replicate")
         drawn = noise(len(known), (masked_latent.shape[1], *known.shape[-2:]), seed).to(known)
         if keep is not None:

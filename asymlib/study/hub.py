@@ -67,7 +67,7 @@ class HubDiffusion:
         return self.first_stage.config.latent_channels
 
     @property
-    def unet(self):
+    def denoiser(self):
         """That of inpainting."""
         return self.pipeline("inpainting").unet
 

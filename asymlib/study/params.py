@@ -168,6 +168,7 @@ class Inpainter(Section):
     source: Literal["bundled", "train"] = "train"
     widths: tuple[int, ...] = (32, 64, 96)
     attention: int = Field(1, ge=0)
+    blocks: int | None = Field(None, ge=1)
     steps: int = Field(1200, ge=1)
     batch: int = Field(16, ge=1)
     lr: float = Field(1e-3, ge=0)

@@ -39,7 +39,7 @@ def encode(first_stage):
 
 
 def test_the_mask_is_where_two_prompts_disagree(model):
-    stub = Disagreeing(model.unet, model.scheduler, 1.0)
+    stub = Disagreeing(model.denoiser, model.scheduler, 1.0)
     mask = edit_mask(stub, torch.randn(2, 4, 8, 16), "red", ["blue", "dark"], 0)
     assert mask.shape == (2, 1, 64, 128)
     assert (mask[..., :64] == 1).all() and (mask[..., 64:] == 0).all()

@@ -41,8 +41,8 @@ def test_what_ships_is_the_model_in_half_precision_with_its_record_curve_and_car
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
     shipped, trained = LatentInpainter.load(out), LatentInpainter.build((16, 32), 1.0, 0)
     assert shipped.dtype == torch.float32
-    for name, weight in shipped.unet.state_dict().items():
-        torch.testing.assert_close(weight, trained.unet.state_dict()[name], rtol=1e-3, atol=1e-6)
+    for name, weight in shipped.denoiser.state_dict().items():
+        torch.testing.assert_close(weight, trained.denoiser.state_dict()[name], rtol=1e-3, atol=1e-6)
     assert json.loads((out / "record.json").read_text()) == RECORD
     assert (out / "curve.csv").read_text() == "step,loss\n50,0.1235\n"
     card = (out / "README.md").read_text()

@@ -45,7 +45,7 @@ def validation_loss(inpainter: LatentInpainter, examples: Examples, seed: int, d
     """
     clean = examples.latent * inpainter.scaling_factor
     known = inpainter.known(examples.masked_latent, examples.mask)
-    wish = torch.zeros(len(clean), inpainter.unet.config.in_channels - clean.shape[1] - known.shape[1])
+    wish = torch.zeros(len(clean), inpainter.denoiser.config.in_channels - clean.shape[1] - known.shape[1])
     generator, last = torch.Generator().manual_seed(seed), inpainter.scheduler.config.num_train_timesteps
     places = torch.randperm(draws * len(clean), generator=generator).add(0.5).div(draws * len(clean))
     losses = []

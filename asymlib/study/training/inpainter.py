@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel, compute_snr
 from torch.nn.functional import interpolate, mse_loss
 from tqdm import tqdm
@@ -169,19 +169,20 @@ def train_inpainter(
 
     Source: min-SNR weights for velocities, Hang et al. 2023, section 3.4.
     """
-    unet = inpainter.unet.train()
-    optimiser = torch.optim.Adam(unet.parameters(), lr=settings.lr)
-    ema = EMAModel(unet.parameters(), decay=settings.ema)
+    # a transformer in eval mode: in training mode it would leave out its one class at random
+    denoiser = inpainter.denoiser.train(isinstance(inpainter.denoiser, UNet2DModel))
+    optimiser = torch.optim.Adam(denoiser.parameters(), lr=settings.lr)
+    ema = EMAModel(denoiser.parameters(), decay=settings.ema)
     noising = DDPMScheduler.from_config(inpainter.scheduler.config)
     identity = {
         "settings": settings.model_dump(),
         "seed": seed,
-        "start": weights_hash(unet),
+        "start": weights_hash(denoiser),
         "scaling_factor": inpainter.scaling_factor,
         "data": hashlib.sha256(b"".join(part.numpy().tobytes() for part in examples)).hexdigest(),
         "code": code_hash(*Path(__file__).parent.glob("*.py")),
     }
-    state = ResumeState(resume_path, identity, {"unet": unet, "ema": ema, "optimiser": optimiser})
+    state = ResumeState(resume_path, identity, {"denoiser": denoiser, "ema": ema, "optimiser": optimiser})
     start, history = state.restore()
     losses: list[float] = []
     progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc="inpainter", mininterval=5)
@@ -206,17 +207,17 @@ def train_inpainter(
         optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
         optimiser.step()
-        ema.step(unet.parameters())
+        ema.step(denoiser.parameters())
         losses.append(loss.item())
         if (step + 1) % 50 == 0 or step + 1 == settings.steps:
             history.append({"step": step + 1, "loss": float(np.mean(losses))})
             losses = []
             progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
         state.keep(step + 1, history, last=step + 1 == settings.steps)
-    ema.copy_to(unet.parameters())
-    unet.eval()
+    ema.copy_to(denoiser.parameters())
+    denoiser.eval()
     if out is not None:
         inpainter.save(out)
         forget(resume_path)  # only now: a full disk loses no training

@@ -24,7 +24,7 @@ def inpainter():
 
 
 def test_it_has_the_channels_of_stable_diffusion_s_and_those_of_the_wish(inpainter):
-    assert inpainter.unet.config.in_channels == 9 + 6 + 8 and inpainter.unet.config.out_channels == 4
+    assert inpainter.denoiser.config.in_channels == 9 + 6 + 8 and inpainter.denoiser.config.out_channels == 4
 
 
 def test_training_lowers_the_loss_and_leaves_the_first_stage_alone(first_stage, examples, tmp_path):
@@ -41,7 +41,7 @@ def test_training_lowers_the_loss_and_leaves_the_first_stage_alone(first_stage, 
 
 
 def of(inpainter) -> dict[str, bytes]:
-    return {k: v.numpy().tobytes() for k, v in inpainter.unet.state_dict().items()}
+    return {k: v.numpy().tobytes() for k, v in inpainter.denoiser.state_dict().items()}
 
 
 def new():
@@ -59,6 +59,21 @@ def test_a_killed_run_continues_bit_for_bit(examples, tmp_path, kept_often, kill
     train_inpainter(resumed, examples, settings, 0, tmp_path / "model", path)
     assert of(resumed) == of(whole) == of(LatentInpainter.load(tmp_path / "model"))
     assert not list(path.parent.iterdir())
+
+
+def test_a_transformer_is_trained_saved_resumed_and_sampled_as_a_unet_is(examples, tmp_path, kept_often, killed_after):
+    """Breaks when its one class is dropped at random, a timestep is not one for each picture, or odd sizes do not fit."""
+    settings = load_params("smoke").inpainter.model_copy(update={"steps": 8})
+    whole, killed, resumed = (LatentInpainter.build((64,), 1.0, 0, blocks=2) for _ in range(3))
+    train_inpainter(whole, examples, settings, 0)
+    kept_often(2)
+    with killed_after(5):
+        train_inpainter(killed, examples, settings, 0, tmp_path / "model", tmp_path / "resume.pt")
+    train_inpainter(resumed, examples, settings, 0, tmp_path / "model", tmp_path / "resume.pt")
+    again = LatentInpainter.load(tmp_path / "model")
+    assert of(whole) == of(resumed) == of(again)
+    masked, mask = torch.zeros(1, 4, 5, 7), torch.ones(1, 1, 40, 56)
+    assert again.sample(masked, mask, 2, 0, "red", guidance_scale=2.0).shape == (1, 4, 5, 7)
 
 
 def test_a_full_disk_at_the_end_loses_no_training(examples, tmp_path, kept_often, full_disk, monkeypatch):
