@@ -62,7 +62,7 @@ def test_a_killed_run_continues_bit_for_bit(examples, tmp_path, kept_often, kill
 
 
 def test_a_transformer_is_trained_saved_resumed_and_sampled_as_a_unet_is(examples, tmp_path, kept_often, killed_after):
-    """Breaks when its one class is dropped at random, a timestep is not one for each picture, or odd sizes do not fit."""
+    """Breaks when its class is dropped at random, a timestep is not one for each picture, or odd sizes do not fit."""
     settings = load_params("smoke").inpainter.model_copy(update={"steps": 8})
     whole, killed, resumed = (LatentInpainter.build((64,), 1.0, 0, blocks=2) for _ in range(3))
     train_inpainter(whole, examples, settings, 0)
