@@ -30,7 +30,7 @@ from asymlib.study.params import Ablations, Profile, load_ablations
 from asymlib.study.project import project_root
 from asymlib.study.provenance import write_json
 from asymlib.study.reporting.tables import read_rows, write_rows
-from asymlib.study.sources import SOURCES
+from asymlib.study.sources import SHORT
 from asymlib.study.training import run
 from asymlib.training.checkpoints import load_tensors, save_tensors
 from asymlib.training.decoder import train_decoder
@@ -163,8 +163,8 @@ def _be_quiet() -> None:
 
 
 def _measured(vqgan, vanilla: Decode, pairs: Pairs, home: Path, batch: int, seed: int) -> pd.DataFrame:
-    """Rows of METRICS for every source, and of the whole picture's PSNR without a mask."""
-    tasks = {source: Task(**load_tensors(home / f"{source}.safetensors")[0]) for source in SOURCES}
+    """Rows of METRICS for every source of SHORT, and of the whole picture's PSNR without a mask."""
+    tasks = {source: Task(**load_tensors(home / f"{source}.safetensors")[0]) for source in SHORT}
     rows = evaluate({"run": vqgan.decode}, vanilla, tasks, pairs, batch, seed, pastes={})
     without = psnr(pairs.image, decode_all(vqgan.decode, tasks["own"].latent, batch))
     whole = rows_of({"hole_psnr": without}, pairs, "run", WHOLE, seed)

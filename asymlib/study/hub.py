@@ -5,7 +5,7 @@ Everything is drawn image by image, each with a generator of its own, so that an
 """
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -80,6 +80,7 @@ class HubDiffusion:
         prompt: list[str | None] | str | None = None,
         reference: None = None,
         guidance_scale: float = 1.0,
+        keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Fill holes; where the mask is full, generate. Arguments and result are those of `LatentInpainter.sample`.
 
@@ -97,6 +98,10 @@ class HubDiffusion:
             if text is None:
                 call |= {name: self.hub[name] for name in ("prompt", "guidance_scale", "eta")}
             known = masked_latent[i : i + 1] * self.first_stage.config.scaling_factor
+            if keep is not None:
+                drawn = torch.randn(keep.shape[1:], generator=generator_of(seed, i))[None]
+                own = keep[i : i + 1] * self.first_stage.config.scaling_factor
+                call["callback_on_step_end"] = partial(_put_back, own, drawn, mask[i : i + 1])
             nothing = torch.zeros(1, 3, height, width)  # the pipeline reads it only where no latent is given
             latents.append(
                 self.pipeline("inpainting")(
@@ -203,6 +208,15 @@ class HubDiffusion:
             pipe.inverse_scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self.device)
+
+
+def _put_back(own: torch.Tensor, drawn: torch.Tensor, mask: torch.Tensor, pipe, i: int, t, state: dict) -> dict:
+    """Known cells as they are, with the noise of the step that follows; a pipeline calls it at the end of each."""
+    following = pipe.scheduler.timesteps[i + 1 : i + 2]
+    own, drawn = own.to(state["latents"]), drawn.to(state["latents"])
+    noised = pipe.scheduler.add_noise(own, drawn, following) if len(following) else own
+    hole = interpolate(mask, size=own.shape[-2:], mode="nearest").to(own.device) > 0
+    return {"latents": torch.where(hole, state["latents"], noised)}
 
 
 def fetch(kind: type, repository: str, revision: str | None, **parts):

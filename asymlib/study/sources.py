@@ -1,20 +1,28 @@
 """The sources of a latent, and what of its hole can be measured: each is a task with a stated reference, or none.
 
-`own`: encoded from the whole photograph. `swapped`: the hole's part comes from another photograph. `inpainted`: the
-latent diffusion model's. `prompt` and `example`: the same, asked for something (notebook 07).
+`own`: encoded from the whole photograph. `swapped`: the hole's part comes from another photograph. `removed`: encoded
+from the photograph with its hole filled from elsewhere in it, `recoloured`: with another colour in its hole.
+`inpainted`: the latent diffusion model's, known cells as it leaves them; `blended`: the same with the known cells put
+back at every step. `prompt` and `example`: the diffusion model's, asked for something (notebook 07). `tinted`: own, but
+the *decoded* picture is under a change of its colours, a task for what comes after the decoder (notebook 12).
 """
 
-SOURCES = ("own", "swapped", "inpainted")  # what the decoders are compared on
+SOURCES = ("own", "swapped", "removed", "recoloured", "inpainted", "blended")  # what the decoders are compared on
+SHORT = ("own", "swapped", "inpainted")  # and the short runs
 REFERENCES: dict[str, str | None] = {
     "own": "the photograph",
     "swapped": "the other photograph",
+    "removed": "the filled photograph",
+    "recoloured": "the recoloured photograph",
+    "tinted": "the photograph",
     "inpainted": None,
+    "blended": None,
     "prompt": None,
     "example": None,
 }
 # Where the picture has an edge of its own along the mask's. The vanilla decoder smears it, and who sharpens it would be
 # charged for a seam: `seam_added` says nothing there.
-EDGED = ("swapped",)
+EDGED = ("swapped", "recoloured")
 WITH_REFERENCE = tuple(source for source, reference in REFERENCES.items() if reference)
 # metrics that compare a hole with its reference
 COMPARING = ("ring_l1", "seam_grad", "hole_psnr", "hole_effnet_distance", "effnet_distance")

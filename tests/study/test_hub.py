@@ -71,6 +71,18 @@ def test_a_hole_that_is_asked_for_nothing_gets_the_official_prompt(diffusion, pi
     assert not torch.equal(diffusion.sample(known, mask, 2, 0, "a", guidance_scale=4.0), asked)
 
 
+def test_known_cells_that_are_put_back_end_as_they_were(diffusion, pictures):
+    image, mask = pictures
+    own, known = encode(diffusion, image), encode(diffusion, (1 - mask) * image)
+    hole = (mask[..., ::8, ::8] > 0).expand_as(own)
+    blended = diffusion.sample(known, mask, 3, 0, keep=own)
+    torch.testing.assert_close(blended[~hole], own[~hole])
+    assert not torch.allclose(blended[hole], own[hole], atol=0.1)
+    assert not torch.allclose(
+        blended[hole], diffusion.sample(known, mask, 3, 0)[hole]
+    )  # they are seen while it samples
+
+
 def test_a_full_mask_generates_from_text(diffusion, monkeypatch):
     asked = []
     real = diffusion.pipeline("text_to_image")

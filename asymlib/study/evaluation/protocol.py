@@ -1,8 +1,7 @@
 """How decoders are compared: one latent, one mask and, where the hole has a right answer, one reference for all.
 
-Three sources of the latent: `own`, encoded from the full image; `swapped`, the hole's latent from another photograph;
-`inpainted`, from the latent diffusion model. Known pixels are compared with the photograph. The hole is compared with
-its reference where it has one (`study.sources`), and everywhere with what the vanilla decoder makes of the same latent.
+The sources of the latent are those of `study.sources`. Known pixels are compared with the photograph. The hole is
+compared with its reference where it has one, and everywhere with what the vanilla decoder makes of the same latent.
 """
 
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from asymlib.models.features import EffNetFeatures
 from asymlib.models.first_stage import FirstStage, encode_means
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.study.dataset.images import Pairs
+from asymlib.study.edits import recoloured, removed
 from asymlib.study.params import Profile
 from asymlib.study.sources import EDGED
 from asymlib.training.latents import swap_holes
@@ -45,30 +45,41 @@ class Task(NamedTuple):
 def make_tasks(
     first_stage: FirstStage, inpainter: LatentInpainter | None, pairs: Pairs, sampling_steps: int, seed: int
 ) -> dict[str, Task]:
-    """The latents of the three sources, with the references of those that have one.
+    """The latents of `sources.SOURCES`, with the references of those that have one.
 
     Args:
         first_stage: The frozen autoencoder.
-        inpainter: The latent diffusion model of its latents; without one there is no `inpainted`.
+        inpainter: The latent diffusion model of its latents; without one there is no `inpainted` and no `blended`.
         pairs: Images and masks.
         sampling_steps: DDIM steps.
-        seed: Seed of the diffusion model's noise.
+        seed: Seed of the colours of `recoloured` and of the diffusion model's noise.
     """
     own = encode_means(first_stage, pairs.image)
     other = other_photograph(pairs.table["photograph"].tolist(), pairs.table["stratum"].tolist())
     reference, swapped = swap_holes(pairs.image, own, pairs.mask, other)
     tasks = {"own": Task(own, pairs.image), "swapped": Task(swapped, reference)}
+    edited = {"removed": removed(pairs.image, pairs.mask), "recoloured": recoloured(pairs.image, pairs.mask, seed)}
+    tasks |= {source: Task(encode_means(first_stage, picture), picture) for source, picture in edited.items()}
     if inpainter is not None:
-        tasks["inpainted"] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed))
+        for source, keep in {"inpainted": None, "blended": own}.items():
+            tasks[source] = Task(fill_holes(first_stage, inpainter, pairs, sampling_steps, seed, keep))
     return tasks
 
 
 def fill_holes(
-    first_stage: FirstStage, inpainter: LatentInpainter, pairs: Pairs, sampling_steps: int, seed: int
+    first_stage: FirstStage,
+    inpainter: LatentInpainter,
+    pairs: Pairs,
+    sampling_steps: int,
+    seed: int,
+    keep: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The diffusion model's latents (N, C, h, w) of the masked images, not scaled; arguments as in `make_tasks`."""
+    """The diffusion model's latents (N, C, h, w) of the masked images, not scaled.
+
+    Arguments as in `make_tasks`, and `keep` as in `LatentInpainter.sample`.
+    """
     masked = encode_means(first_stage, (1 - pairs.mask) * pairs.image)
-    return inpainter.sample(masked, pairs.mask, sampling_steps, seed)
+    return inpainter.sample(masked, pairs.mask, sampling_steps, seed, keep=keep)
 
 
 def other_photograph(photographs: list[str], strata: list[str]) -> list[int]:
