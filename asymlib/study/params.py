@@ -56,6 +56,7 @@ class Images(Section):
     test_size: int = Field(128, ge=16, multiple_of=8)
     test_crops: int = Field(10, ge=0)
     test_procedural: int = Field(20, ge=0)
+    gallery: Literal["own", "packaged"] = "own"
     gallery_size: int = Field(256, ge=16, multiple_of=8)
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     masks_per_image: int = Field(1, ge=1)

@@ -64,9 +64,12 @@ def make_images(settings: Images, seed: int, folder: Path) -> tuple[pd.DataFrame
         FileNotFoundError, ValueError: See `folder_photographs`; or a split that is asked for has no photograph.
     """
     photographs, skipped = _photographs(settings)
+    shown = packaged_photographs() if settings.gallery == "packaged" else photographs
     rows = []
     for split in SPLITS:
-        sources = [p for p in photographs if p.split == ("test" if split == "gallery" else split)]
+        sources = [p for p in photographs if p.split == split]
+        if split == "gallery":
+            sources = [p for p in shown if p.split == "test"]
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         cuts = _gallery_cuts(settings, sources) if split == "gallery" else _cuts(settings, split, sources, rng)
         rows += _write_cuts(cuts, folder, split, skipped)

@@ -28,6 +28,8 @@ from asymlib.training.latents import Crops, Edits
 if TYPE_CHECKING:
     from asymlib.study.dataset.streaming import ImageStream
 
+VALIDATED = 32  # pictures that are decoded at each validation
+
 
 def read_first_stage(params: Profile, name: str) -> AutoencoderKL | VQModel:
     """The frozen first stage of a decoder; provided where stage `first_stage` has not been run."""
@@ -46,9 +48,10 @@ def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> Asy
 
 
 def read_validation(params: Profile, first_stage: AutoencoderKL) -> Validation:
-    """The images and masks of `val`, with the encoder's means."""
+    """The first images and masks of `val`, with the encoder's means: they are decoded again and again."""
     pairs = load_pairs(params.data / "images", params.data / "masks", "val")
-    return Validation(pairs.image, encode_means(first_stage, pairs.image), pairs.mask)
+    image, mask = pairs.image[:VALIDATED], pairs.mask[:VALIDATED]
+    return Validation(image, encode_means(first_stage, image), mask)
 
 
 def start_record(params: Profile, name: str) -> dict:

@@ -179,3 +179,14 @@ def test_a_missing_manifest_and_an_unknown_split_are_named(made, tmp_path):
         load_images(tmp_path, "train")
     with pytest.raises(ValueError, match="split: got 'dev'"):
         load_images(folder / "images", "dev")
+
+
+def test_pictures_that_are_shown_can_be_the_packaged_ones(folder_source, tmp_path):
+    """Breaks when a picture of a folder that may not be shown lies in the gallery, or its test split changes."""
+    for gallery, origin in {"own": "folder:", "packaged": "skimage:"}.items():
+        settings = folder_source.model_copy(update={"gallery": gallery})
+        manifest, _ = make_images(settings, 0, tmp_path / gallery)
+        photographs = manifest[manifest["stratum"] == "photograph"]
+        shown = photographs[photographs["split"] == "gallery"]
+        assert len(shown) and shown["origin"].str.startswith((origin, "sklearn:")).all()
+        assert photographs.loc[photographs["split"] == "test", "origin"].str.startswith("folder:").all()
