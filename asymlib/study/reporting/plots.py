@@ -12,6 +12,7 @@ import torch
 from IPython.display import HTML
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from torch.nn.functional import avg_pool2d
 
 from asymlib.files import written
 from asymlib.masks import dilate
@@ -93,6 +94,37 @@ def show_pictures(
                     axes.set_title(titles[j], fontsize=9, pad=4)
         plt.close(figure)
     return figure
+
+
+def edit_rows(photograph: torch.Tensor, mask: torch.Tensor, results: list[torch.Tensor], side: int = 64) -> list[list]:
+    """Rows for `show_pictures` that show what an edit did to the rest: the pictures, a square at the hole's rim
+    magnified, and what changed outside the hole, times ten around grey.
+
+    The square lies where the known pixels have the most detail and a third to two thirds of it is hole.
+
+    Args:
+        photograph: (3, H, W) in [-1, 1].
+        mask: (1, H, W), 1 = hole.
+        results: Each (3, H, W) in [-1, 1].
+        side: Of the square in pixels, a divisor of H and W.
+    """
+    y, x = _detailed_rim(photograph, mask, side)
+    squares = [picture[:, y : y + side, x : x + side] for picture in (photograph, *results)]
+    factor = photograph.shape[-1] // side
+    magnified = [square.repeat_interleave(factor, 1).repeat_interleave(factor, 2) for square in squares]
+    changed = [(10 * (1 - mask) * (result.clamp(-1, 1) - photograph)).clamp(-1, 1) for result in results]
+    return [[photograph, *results], magnified, [torch.zeros_like(photograph), *changed]]
+
+
+def _detailed_rim(photograph: torch.Tensor, mask: torch.Tensor, side: int) -> tuple[int, int]:
+    """Top and left of the square that `edit_rows` magnifies; where no square has as much hole, the one nearest to it."""
+    grey = photograph.mean(0)
+    steps = torch.stack([grey.diff(dim=0)[:, :-1].abs(), grey.diff(dim=1)[:-1].abs()]).sum(0)
+    detail = avg_pool2d((steps * (1 - mask[0, :-1, :-1]))[None, None], side - 1, stride=1)[0, 0]
+    share = avg_pool2d(mask[None], side, stride=1)[0, 0]
+    fitting = (share > 1 / 3) & (share < 2 / 3)
+    score = torch.where(fitting, detail, -1.0) if fitting.any() else -(share - 0.5).abs()
+    return divmod(int(score.argmax()), share.shape[1])
 
 
 def text_tile(text: str, size: int) -> torch.Tensor:
