@@ -51,11 +51,17 @@ def recoloured(image: torch.Tensor, mask: torch.Tensor, seed: int) -> torch.Tens
         seed: Seed of the colours; image i has its own whatever the others are.
     """
     changed = []
-    for i, picture in enumerate((image + 1) / 2):
+    for i, picture in enumerate(image.split(1)):
         rng = np.random.default_rng([seed, 30, i])
         hue, light = rng.uniform(0.25, 0.5) * rng.choice([-1, 1]), 1 + rng.uniform(0.2, 0.4) * rng.choice([-1, 1])
-        changed.append(functional.adjust_brightness(functional.adjust_hue(picture, hue), light))
-    return torch.where(mask > 0, torch.stack(changed) * 2 - 1, image)
+        changed.append(recoloured_by(picture, mask[i : i + 1], hue, light))
+    return torch.cat(changed)
+
+
+def recoloured_by(image: torch.Tensor, mask: torch.Tensor, hue: float, light: float = 1.0) -> torch.Tensor:
+    """The hole's hue turned by a share of the circle, in [-0.5, 0.5], and its brightness times `light`."""
+    changed = functional.adjust_brightness(functional.adjust_hue((image + 1) / 2, hue), light)
+    return torch.where(mask > 0, changed * 2 - 1, image)
 
 
 def tinted(image_hat: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[str]]:
