@@ -8,7 +8,7 @@ the *decoded* picture is under a change of its colours, a task for what comes af
 """
 
 SOURCES = ("own", "swapped", "removed", "recoloured", "inpainted", "blended")  # what the decoders are compared on
-SHORT = ("own", "swapped", "inpainted")  # and the short runs
+SHORT = ("own", "swapped", "inpainted")  # and the short runs, the heavy ones and the controls
 REFERENCES: dict[str, str | None] = {
     "own": "the photograph",
     "swapped": "the other photograph",
@@ -23,7 +23,7 @@ REFERENCES: dict[str, str | None] = {
 # Where the picture has an edge of its own along the mask's. The vanilla decoder smears it, and who sharpens it would be
 # charged for a seam: `seam_added` says nothing there.
 EDGED = ("swapped", "recoloured")
-WITH_REFERENCE = tuple(source for source, reference in REFERENCES.items() if reference)
+WITH_REFERENCE = tuple(source for source in SOURCES if REFERENCES[source])
 # metrics that compare a hole with its reference
 COMPARING = ("ring_l1", "seam_grad", "hole_psnr", "hole_effnet_distance", "effnet_distance")
 
