@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from asymlib.editing.compositing import PASTES
+from asymlib.models.first_stage import encode_means
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.evaluation.protocol import (
@@ -20,7 +21,7 @@ from asymlib.study.evaluation.protocol import (
     store_results,
 )
 from asymlib.study.params import load_params
-from asymlib.study.sources import REFERENCES, SOURCES
+from asymlib.study.sources import EDGED, REFERENCES, SOURCES
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,21 @@ def test_only_a_hole_with_a_right_answer_has_a_reference(tasks, pairs):
     assert torch.equal(tasks["own"].reference, pairs.image) and tasks["inpainted"].reference is None
 
 
+@pytest.mark.parametrize("source", ["removed", "recoloured"])
+def test_an_edit_is_encoded_as_a_whole_and_is_its_own_reference(tasks, pairs, first_stage, source):
+    """Breaks when the latent is that of the photograph, or the reference is changed outside of the hole."""
+    task, hole = tasks[source], pairs.mask.bool().expand_as(pairs.image)
+    assert torch.equal(task.reference[~hole], pairs.image[~hole])
+    assert (task.reference[hole] - pairs.image[hole]).abs().mean() > 0.05
+    torch.testing.assert_close(task.latent, encode_means(first_stage, task.reference))
+
+
+def test_blended_latents_end_with_the_photograph_s_known_cells(tasks, pairs):
+    known = (pairs.mask[..., ::8, ::8] == 0).expand_as(tasks["own"].latent)
+    torch.testing.assert_close(tasks["blended"].latent[known], tasks["own"].latent[known])
+    assert (tasks["inpainted"].latent[known] - tasks["own"].latent[known]).abs().mean() > 0.1
+
+
 def test_another_photograph_is_of_the_same_stratum():
     others = other_photograph(list("aabbxy"), ["photo"] * 4 + ["drawn"] * 2)
     assert others[4:] == [5, 4] and all(o in (2, 3) for o in others[:2]) and all(o in (0, 1) for o in others[2:4])
@@ -92,7 +108,10 @@ def test_a_source_is_measured_by_what_means_something_there(first_stage, tasks, 
     assert {source: set(group["metric"]) for source, group in rows.groupby("source")} == {
         "own": KNOWN | AGAINST | {"seam_added", "hole_changed"},
         "swapped": KNOWN | AGAINST | {"hole_changed"},
+        "removed": KNOWN | AGAINST | {"seam_added", "hole_changed"},
+        "recoloured": KNOWN | AGAINST | {"hole_changed"},
         "inpainted": KNOWN | {"seam_added", "hole_changed"},
+        "blended": KNOWN | {"seam_added", "hole_changed"},
     }
     assert rows["value"].notna().all()
 
@@ -110,13 +129,13 @@ def test_results_are_compared_with_what_the_vanilla_decoder_makes_of_the_same_la
 
     rows = evaluate({"brighter": brighter}, vanilla, tasks, pairs, 2, 0)
     added = rows[(rows["variant"] == "brighter") & rows["metric"].isin(["seam_added", "hole_changed"])]
-    assert added["value"].tolist() == pytest.approx([12.75] * (2 + 1 + 2) * 4, rel=1e-4)
-    assert decoded == [2, 2] * 3
+    assert added["value"].tolist() == pytest.approx([12.75] * (2 * len(SOURCES) - len(EDGED)) * 4, rel=1e-4)
+    assert decoded == [2, 2] * len(SOURCES)
     rows = evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, 2, 0).set_index(["variant", "metric"])["value"]
     assert (rows["vanilla", "seam_added"] == 0).all() and (rows["vanilla", "hole_changed"] == 0).all()
     pasted = rows["vanilla_paste_hard"]
     assert (pasted["seam_added"] > 1).all() and (pasted["hole_changed"] == 0).all()
-    assert len(decoded) == 12  # what is evaluated is not decoded once more
+    assert len(decoded) == 4 * len(SOURCES)  # what is evaluated is not decoded once more
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
