@@ -1,4 +1,5 @@
 # make repro   run the pipeline; PROFILE=smoke or photos runs another profile, STAGE=decoder@base a part of it
+# make tour    a first picture, from shipped weights, of a packaged photograph or PHOTO=... MASK=...
 # make test    unit and property tests, the smoke pipeline, and every notebook; at least 90 % of the branches are run
 # make nbval   the smoke pipeline and every notebook alone
 # make lab     open the notebooks in JupyterLab
@@ -23,10 +24,13 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 120}, document-start: 
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test nbval lab lint format stages wheel verify ablations readme
+.PHONY: repro test nbval lab lint format stages wheel verify ablations readme tour
 
 repro: $(STAMP)
 	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
+
+tour: $(STAMP)
+	python -m asymlib.study.tour $(PHOTO) $(MASK)
 
 test: $(STAMP)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not nbval' --durations=12 --cov --cov-report=term

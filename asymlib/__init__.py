@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it i
     from asymlib.models.first_stage import encode_means, load_first_stage, pretrained
     from asymlib.models.inpainter import LatentInpainter
     from asymlib.models.official import load_official, save_official
+    from asymlib.models.shipped import load
     from asymlib.pictures import Photo, read_mask, read_photo, save_picture
     from asymlib.training.decoder import Validation, train_decoder
     from asymlib.training.latents import Crops, cache_crops
@@ -42,6 +43,7 @@ _HOME = {
     "grow": "asymlib.masks",
     "inpaint": "asymlib.editing.inpainting",
     "invert": "asymlib.masks",
+    "load": "asymlib.models.shipped",
     "load_first_stage": "asymlib.models.first_stage",
     "load_official": "asymlib.models.official",
     "load_vqgan": "asymlib.models.decoder",

@@ -1,9 +1,9 @@
 """Take what a run trained to what ships with the package:
 
-    python -m asymlib.study.ship PROFILE inpainter --folder photos
+    python -m asymlib.study.ship PROFILE NAME --folder photos
 
-writes asymlib/pretrained/inpainter: the weights in half precision, config, the run's record and curve, and a card
-(cards/inpainter.md) with the model's numbers, measured on the weights that ship.
+writes asymlib/pretrained/NAME, of the diffusion model (`inpainter`) or a decoder: the weights in half precision,
+config, the run's record and curve, and a card (cards/) with numbers that are measured on the weights that ship.
 """
 
 import argparse
@@ -12,11 +12,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
 from asymlib.files import written_folder
+from asymlib.masks import training_masks
+from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
 from asymlib.models.first_stage import PRETRAINED, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.study.dataset.photographs import folder_photographs
@@ -25,6 +29,11 @@ from asymlib.study.evaluation.reconstruction import half_scale_crops
 from asymlib.study.profiles import folder_of
 from asymlib.study.project import project_root
 
+ALLOWED = 0.02  # dB that half precision may cost
+WHAT = {
+    "base": "It is told which pixels are known, and shown them.",
+    "vanilla_finetuned": "It is the control of `base`: trained on the same pictures, but without the branch.",
+}
 CARDS = Path(__file__).with_name("cards")  # NAME.md, with the places for facts and numbers in braces
 
 
@@ -68,16 +77,75 @@ def ship_inpainter(root: Path, profile: str, photographs: Path, out: Path) -> di
     return values
 
 
+def ship_decoder(root: Path, profile: str, name: str, photographs: Path, out: Path) -> dict[str, float]:
+    """Write a decoder of a run to `out`, in half precision where that costs at most ALLOWED dB, else in float32.
+
+    Arguments as `ship_inpainter`'s, and the decoder's name.
+
+    Returns:
+        `cost`, of half precision in dB: by how much known pixels or hole, whichever loses more, are farther off.
+
+    Raises:
+        FileNotFoundError: The profile has not trained it, or no such photographs.
+    """
+    place = run_folder(root, profile)
+    model, results = place / "checkpoints" / profile / "decoders" / name, place / "results" / profile
+    vqgan = load_vqgan(model)
+    record = json.loads((results / "provenance" / f"{name}.json").read_text())
+    image = half_scale_crops(p for p in folder_photographs(photographs)[0] if p.split == "val")
+    with written_folder(out) as temporary:
+        shutil.copy(model / "config.json", temporary / "config.json")
+        weights = load_file(model / SAFETENSORS_WEIGHTS_NAME)
+        halved = {key: weight.half() for key, weight in weights.items()}
+        save_file(halved, temporary / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+        cost = decibels_lost(vqgan, load_vqgan(temporary), image)
+        if cost > ALLOWED:
+            save_file(weights, temporary / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+        (temporary / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+        shutil.copy(results / "curves" / f"{name}.csv", temporary / "curve.csv")
+        facts = {"profile": profile, "name": name, "commit": record["commit"], "seed": record["seed"]}
+        facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"], "what": WHAT[name]}
+        facts |= {"parameters": sum(w.numel() for w in weights.values()), "cost": cost if cost <= ALLOWED else 0.0}
+        facts |= {"decoder_parameters": record["decoder_parameters"]}
+        facts |= {"precision": "half precision" if cost <= ALLOWED else "float32"}
+        (temporary / "README.md").write_text((CARDS / "decoder.md").read_text().format(**facts))
+    return {"cost": cost}
+
+
+@torch.no_grad()
+def decibels_lost(vqgan: AsymmetricVQGAN, halved: AsymmetricVQGAN, image: torch.Tensor, seed: int = 0) -> float:
+    """By how many dB PSNR falls, of known pixels or of the hole, whichever loses more, over all of the pictures.
+
+    Args:
+        vqgan: As trained.
+        halved: The same after a way through half precision.
+        image: (N, 3, H, W) in [-1, 1].
+        seed: Seed of the official masks.
+    """
+    mask = training_masks(len(image), image.shape[-1], 0.0, np.random.default_rng([seed, 21]))
+    error = torch.zeros(2, 2)
+    for part, hole in zip(image.split(8), mask.split(8), strict=True):
+        latent = vqgan.encode(part)
+        for i, decoder in enumerate((vqgan, halved)):
+            square = (decoder.decode(latent, image=part, mask=hole) - part).square()
+            error[i] += torch.stack([(square * (1 - hole)).sum(), (square * hole).sum()])
+    return (10 * torch.log10(error[1] / error[0])).max().item()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m asymlib.study.ship", description="Take what a run trained to asymlib/pretrained."
     )
     parser.add_argument("profile", help="whose run")
-    parser.add_argument("name", choices=["inpainter"], help="what of it")
+    parser.add_argument("name", choices=["inpainter", *WHAT], help="what of it")
     parser.add_argument("--folder", type=Path, default=Path("photos"), help="photographs, see study/dataset/public.py")
     arguments = parser.parse_args()
     try:
-        values = ship_inpainter(project_root(), arguments.profile, arguments.folder, PRETRAINED / arguments.name)
+        common = arguments.folder, PRETRAINED / arguments.name
+        if arguments.name == "inpainter":
+            values = ship_inpainter(project_root(), arguments.profile, *common)
+        else:
+            values = ship_decoder(project_root(), arguments.profile, arguments.name, *common)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(values, indent=1))

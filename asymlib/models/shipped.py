@@ -1,0 +1,23 @@
+"""What ships with the package, ready to use."""
+
+import json
+
+from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
+from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
+from asymlib.models.inpainter import LatentInpainter
+
+LOADERS = {"AsymmetricVQGAN": load_vqgan, "UNet2DModel": LatentInpainter.load}
+
+
+def load(name: str = "base") -> AsymmetricVQGAN | LatentInpainter | FirstStage:
+    """A shipped model: `first_stage`, `first_stage_vq`, `inpainter`, or a decoder such as `base`; float32, eval mode.
+
+    Args:
+        name: Its folder in asymlib/pretrained, where its card is.
+
+    Raises:
+        FileNotFoundError: None of that name ships.
+    """
+    folder = pretrained(name)
+    kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    return LOADERS.get(kind, load_first_stage)(folder)
