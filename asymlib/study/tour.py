@@ -1,7 +1,7 @@
 """A first picture from shipped weights alone: `python -m asymlib.study.tour [PHOTO MASK]`, which `make tour` calls.
 
-An edit of a packaged photograph, or of your own with the region that gets another colour painted as a mask, decoded by the
-vanilla decoder, the same pasted back, and the paper's base; the rim magnified, and what changed outside ten times.
+An edit of a packaged photograph, or of your own with the region that gets another colour painted as a mask, decoded by
+the vanilla decoder, the same pasted back, and the paper's base; the rim magnified, and what changed outside ten times.
 """
 
 import argparse
