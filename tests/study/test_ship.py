@@ -1,5 +1,6 @@
 """What a run trained becomes what ships: half precision, record, curve and a card without an empty place."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from asymlib.models.decoder import load_vqgan
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.study import ship
 from asymlib.study.dataset.procedural import procedural_image
@@ -47,6 +49,32 @@ def test_what_ships_is_the_model_in_half_precision_with_its_record_curve_and_car
     assert (out / "curve.csv").read_text() == "step,loss\n50,0.1235\n"
     card = (out / "README.md").read_text()
     assert "abc1234" in card and "| 1.30 |" in card and "0.200 (0.050)" in card and "{" not in card
+
+
+def test_a_decoder_ships_in_half_precision_unless_that_costs_too_much(project, base, monkeypatch):
+    place, record = project / ".profiles" / "photos", RECORD | {"decoder_parameters": 7}
+    base.save_pretrained(place / "checkpoints" / "photos" / "decoders" / "base")
+    for folder in ("provenance", "curves"):
+        (place / "results" / "photos" / folder).mkdir(parents=True)
+    (place / "results" / "photos" / "provenance" / "base.json").write_text(json.dumps(record))
+    (place / "results" / "photos" / "curves" / "base.csv").write_text("step,loss\n0,1\n")
+    out = project / "pretrained" / "base"
+    for allowed, kind in ((0.02, torch.float16), (-1.0, torch.float32)):
+        monkeypatch.setattr(ship, "ALLOWED", allowed)
+        assert abs(ship.ship_decoder(project, "photos", "base", project / "photos", out)["cost"]) < 0.02
+        assert {w.dtype for w in load_file(out / "diffusion_pytorch_model.safetensors").values()} == {kind}
+        card = (out / "README.md").read_text()
+        assert ("half precision on disk" in card) == (kind == torch.float16) and "{" not in card
+    assert load_vqgan(out).dtype == torch.float32 and (out / "curve.csv").read_text() == "step,loss\n0,1\n"
+
+
+def test_what_half_precision_costs_is_measured_on_the_worse_part(base):
+    image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    other = copy.deepcopy(base)
+    assert ship.decibels_lost(base, other, image) == 0
+    with torch.no_grad():
+        other.decoder.conv_out.bias += 1
+    assert ship.decibels_lost(base, other, image) > 1
 
 
 def test_a_profile_that_has_trained_none_is_named(project):
