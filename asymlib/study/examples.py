@@ -1,14 +1,16 @@
 """Edits to look at: packaged test photographs, an object in each, and what a person would ask for."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from asymlib.masks import thick_mask
 from asymlib.pixels import centre_square, shrink, to_pixels, to_tensor
 from asymlib.study.dataset.photographs import packaged_photographs
-from asymlib.study.edits import recoloured_by, removed
+from asymlib.study.edits import recoloured, recoloured_by, removed
 
 
 class Example(NamedTuple):
@@ -41,6 +43,23 @@ def example_edit(example: Example, size: int = 256) -> tuple[torch.Tensor, torch
         return image, mask, removed(image, mask)
     mask = outline_of_object(image, example.ellipse)
     return image, mask, recoloured_by(image, mask, example.hue)
+
+
+def drawn_edits(count: int, seed: int, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Edits that nobody chose, as `example_edit` has them: a packaged test photograph, a hole of the official training
+    distribution, and its content taken away or in another colour, in turn.
+
+    Args:
+        count: How many.
+        seed: Draws photographs, holes and colours.
+        size: S.
+    """
+    rng = np.random.default_rng([seed, 32])
+    photographs = [p for p in packaged_photographs() if p.split == "test"]
+    for i, place in enumerate(rng.permutation(len(photographs))[:count]):
+        image = to_tensor(shrink(centre_square(photographs[place].pixels), size, size)[None])
+        mask = torch.from_numpy(thick_mask(size, rng))[None, None].float()
+        yield image, mask, removed(image, mask) if i % 2 else recoloured(image, mask, seed + i)
 
 
 def ellipse_mask(ellipse: tuple[float, float, float, float], size: int) -> torch.Tensor:
