@@ -21,8 +21,8 @@ REFERENCES: dict[str, str | None] = {
     "example": None,
 }
 # Where the picture has an edge of its own along the mask's. The vanilla decoder smears it, and who sharpens it would be
-# charged for a seam: `seam_added` says nothing there.
-EDGED = ("swapped", "recoloured")
+# charged for a seam: `seam_added` says nothing there. (What fills a hole of `removed` need not meet what is around it.)
+EDGED = ("swapped", "removed", "recoloured")
 WITH_REFERENCE = tuple(source for source in SOURCES if REFERENCES[source])
 # metrics that compare a hole with its reference
 COMPARING = ("ring_l1", "seam_grad", "hole_psnr", "hole_effnet_distance", "effnet_distance")

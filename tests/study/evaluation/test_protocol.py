@@ -108,7 +108,7 @@ def test_a_source_is_measured_by_what_means_something_there(first_stage, tasks, 
     assert {source: set(group["metric"]) for source, group in rows.groupby("source")} == {
         "own": KNOWN | AGAINST | {"seam_added", "hole_changed"},
         "swapped": KNOWN | AGAINST | {"hole_changed"},
-        "removed": KNOWN | AGAINST | {"seam_added", "hole_changed"},
+        "removed": KNOWN | AGAINST | {"hole_changed"},
         "recoloured": KNOWN | AGAINST | {"hole_changed"},
         "inpainted": KNOWN | {"seam_added", "hole_changed"},
         "blended": KNOWN | {"seam_added", "hole_changed"},
