@@ -113,7 +113,7 @@ def test_smoke_makes_every_table_with_the_agreed_columns(smoke):
     assert {"vanilla", "vanilla_finetuned", "vanilla_paste_hard", "base", "large_1.5x", "large_2x"} <= set(
         inpainting["variant"]
     )
-    assert set(inpainting["source"]) == {"own", "swapped", "inpainted"}
+    assert set(inpainting["source"]) == {"own", "swapped", "removed", "recoloured", "inpainted", "blended"}
     pasted = inpainting[(inpainting["variant"] == "vanilla_paste_hard") & (inpainting["metric"] == "pre_error")]
     assert (pasted["value"] == 0).all()
     report = (ROOT / "results" / "smoke" / "report.html").read_text()
