@@ -88,7 +88,7 @@ def ship_decoder(root: Path, profile: str, name: str, photographs: Path, out: Pa
     Raises:
         FileNotFoundError: The profile has not trained it, or no such photographs.
     """
-    place = run_folder(root, profile)
+    place = folder_of(profile, root)
     model, results = place / "checkpoints" / profile / "decoders" / name, place / "results" / profile
     vqgan = load_vqgan(model)
     record = json.loads((results / "provenance" / f"{name}.json").read_text())
