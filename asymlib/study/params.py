@@ -58,6 +58,8 @@ class Images(Section):
     test_procedural: int = Field(20, ge=0)
     gallery: Literal["own", "packaged"] = "own"
     gallery_size: int = Field(256, ge=16, multiple_of=8)
+    larger: tuple[Annotated[int, Field(ge=16, multiple_of=8)], ...] = (256, 512)
+    larger_scenes: int = Field(24, ge=1)
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     masks_per_image: int = Field(1, ge=1)
 

@@ -23,6 +23,7 @@ from asymlib.study.dataset.procedural import procedural_image
 from asymlib.study.params import Images
 
 SPLITS = ("train", "val", "test", "gallery")
+EVALUATED = ("val", "test")
 # the module's name when the hashes of the committed data were taken
 PROCEDURAL_ORIGIN = "asymlib.data.procedural"
 
@@ -71,25 +72,43 @@ def make_images(settings: Images, seed: int, folder: Path) -> tuple[pd.DataFrame
         if split == "gallery":
             sources = [p for p in shown if p.split == "test"]
         rng = np.random.default_rng([seed, SPLITS.index(split)])
-        cuts = _gallery_cuts(settings, sources) if split == "gallery" else _cuts(settings, split, sources, rng)
+        if split == "gallery":
+            cuts = _middle_squares(sources, settings.gallery_size)
+        else:
+            cuts = _cuts(settings, split, sources, rng)
         rows += _write_cuts(cuts, folder, split, skipped)
-        size, count = _procedural_size_and_count(settings, split)
-        for i in range(count):
-            rows.append(
-                _write(folder, split, f"procedural_{i:04d}", procedural_image(size, rng))
-                | {"photograph": f"{split}_procedural_{i:04d}", "stratum": "procedural", "scale": 1.0}
-                | {"origin": PROCEDURAL_ORIGIN, "licence": "Apache-2.0"}
-            )
-    manifest = pd.DataFrame(rows)[["image", "split", "photograph", "stratum", "scale", "origin", "licence", "sha256"]]
-    manifest.to_csv(folder / "manifest.csv", index=False)
-    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True) + "\n")
-    return manifest, skipped
+        rows += _draw(folder, split, *_procedural_size_and_count(settings, split), rng)
+    return _write_manifest(folder, rows, skipped), skipped
+
+
+def make_larger(settings: Images, seed: int, folder: Path) -> pd.DataFrame:
+    """Write larger scenes, for what comes after a decoder: `larger_scenes` of `val` and of `test` in each of the sizes
+    `larger`, the splits val_256, test_256 and so on, with manifest and skipped.json as `make_images`.
+
+    A scene is a photograph's middle square, enlarged where the photograph is smaller; the photographs are spread over
+    their split. Without photographs they are procedural pictures.
+
+    Raises:
+        FileNotFoundError, ValueError: See `folder_photographs`.
+    """
+    photographs, skipped = _photographs(settings)
+    rows, count = [], settings.larger_scenes
+    for split in EVALUATED:
+        sources = [p for p in photographs if p.split == split]
+        chosen = [sources[i * len(sources) // count] for i in range(count)] if len(sources) > count else sources
+        for size in settings.larger:
+            name = f"{split}_{size}"
+            rows += _write_cuts(_middle_squares(chosen, size), folder, name, skipped)
+            if settings.source == "procedural":
+                rng = np.random.default_rng([seed, 40, EVALUATED.index(split), size])
+                rows += _draw(folder, name, size, count, rng)
+    return _write_manifest(folder, rows, skipped)
 
 
 def make_masks(manifest: pd.DataFrame, images: Path, masks_per_image: int, seed: int, folder: Path) -> pd.DataFrame:
-    """Write masks (white = hole) for the images of `val`, `test` and `gallery`, with folder/manifest.csv.
+    """Write masks (white = hole) for all images but those of `train`, with folder/manifest.csv.
 
-    `test` and `gallery` go through the five kinds in turn; `val` gets the official training distribution.
+    `val` gets the official training distribution, all others go through the five kinds in turn.
 
     Returns:
         The manifest: mask, image, split, kind, hole_area (share of the pixels), sha256.
@@ -163,10 +182,8 @@ def _procedural_size_and_count(settings: Images, split: str) -> tuple[int, int]:
     }[split]
 
 
-def _gallery_cuts(settings: Images, sources: list[Photograph]) -> list[Cut]:
-    """The middle square of every photograph."""
-    side = settings.gallery_size
-    return [Cut(p.name, p, side / min(p.size), None, (0, 0), side) for p in sources]
+def _middle_squares(sources: list[Photograph], size: int) -> list[Cut]:
+    return [Cut(p.name, p, size / min(p.size), None, (0, 0), size) for p in sources]
 
 
 def _cuts(settings: Images, split: str, sources: list[Photograph], rng: np.random.Generator) -> list[Cut]:
@@ -229,7 +246,7 @@ def _write_cuts(cuts: list[Cut], folder: Path, split: str, skipped: dict[str, st
         scaled: dict[tuple[int, int], np.ndarray] = {}
         for cut in of_photograph:
             if cut.shape is None:
-                crop = shrink(centre_square(pixels), cut.size, cut.size)
+                crop = _resized(centre_square(pixels), cut.size)
             else:
                 if cut.shape not in scaled:
                     scaled[cut.shape] = shrink(pixels, *cut.shape)
@@ -242,6 +259,30 @@ def _write_cuts(cuts: list[Cut], folder: Path, split: str, skipped: dict[str, st
                 | {"origin": p.origin, "licence": p.licence}
             )
     return [rows[cut.name] for cut in cuts if cut.name in rows]
+
+
+def _resized(square: np.ndarray, size: int) -> np.ndarray:
+    """(S, S, 3) -> (size, size, 3): means of what becomes one pixel, or Lanczos where it is enlarged."""
+    if len(square) >= size:
+        return shrink(square, size, size)
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _draw(folder: Path, split: str, size: int, count: int, rng: np.random.Generator) -> list[dict]:
+    """Write procedural pictures and return their rows."""
+    return [
+        _write(folder, split, f"procedural_{i:04d}", procedural_image(size, rng))
+        | {"photograph": f"{split}_procedural_{i:04d}", "stratum": "procedural", "scale": 1.0}
+        | {"origin": PROCEDURAL_ORIGIN, "licence": "Apache-2.0"}
+        for i in range(count)
+    ]
+
+
+def _write_manifest(folder: Path, rows: list[dict], skipped: dict[str, str]) -> pd.DataFrame:
+    manifest = pd.DataFrame(rows)[["image", "split", "photograph", "stratum", "scale", "origin", "licence", "sha256"]]
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True) + "\n")
+    return manifest
 
 
 def _write(folder: Path, split: str, name: str, pixels: np.ndarray) -> dict[str, str]:

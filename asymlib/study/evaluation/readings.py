@@ -14,17 +14,21 @@ from asymlib.study.project import project_root
 from asymlib.study.provenance import write_json
 
 
-def read_pairs(params: Profile, reader: str) -> Pairs:
+def read_pairs(params: Profile, reader: str, larger: int | None = None) -> Pairs:
     """The pairs of the split that a profile evaluates on, `evaluation.split`; see `note_reading`.
 
     Args:
         params: The profile.
         reader: Who reads them: a notebook's name, or `ablations`.
+        larger: One of the sizes `images.larger`, for those scenes in place of the ordinary ones.
 
     Raises:
         FileNotFoundError, ValueError: As `load_pairs`.
     """
-    pairs = load_pairs(params.data / "images", params.data / "masks", params.evaluation.split)
+    folder, split = params.data, params.evaluation.split
+    if larger is not None:
+        folder, split = params.data / "larger", f"{split}_{larger}"
+    pairs = load_pairs(folder / "images", folder / "masks", split)
     note_reading(params, reader)
     return pairs
 

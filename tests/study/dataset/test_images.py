@@ -12,7 +12,7 @@ from PIL import Image
 
 from asymlib.pictures import photo_size
 from asymlib.study.dataset import photographs as module
-from asymlib.study.dataset.images import load_images, load_pairs, make_images, make_masks
+from asymlib.study.dataset.images import load_images, load_pairs, make_images, make_larger, make_masks
 from asymlib.study.dataset.photographs import folder_photographs, packaged_photographs
 from asymlib.study.dataset.procedural import procedural_image
 from asymlib.study.params import load_params
@@ -190,3 +190,25 @@ def test_pictures_that_are_shown_can_be_the_packaged_ones(folder_source, tmp_pat
         shown = photographs[photographs["split"] == "gallery"]
         assert len(shown) and shown["origin"].str.startswith((origin, "sklearn:")).all()
         assert photographs.loc[photographs["split"] == "test", "origin"].str.startswith("folder:").all()
+
+
+def test_larger_scenes_are_middle_squares_of_photographs_of_their_split(settings, tmp_path):
+    """Breaks when a larger scene is a training photograph's, or an enlarged one has another size or content."""
+    settings = settings.model_copy(update={"larger": (96, 512), "larger_scenes": 3})
+    manifest = make_larger(settings, 0, tmp_path / "images")
+    make_masks(manifest, tmp_path / "images", 1, 0, tmp_path / "masks")
+    splits = {photograph.scene: photograph.split for photograph in packaged_photographs()}
+    assert dict(manifest["split"].value_counts()) == {"test_96": 3, "test_512": 3, "val_96": 1, "val_512": 1}
+    assert all(splits[row.photograph] == row.split.split("_")[0] for row in manifest.itertuples())
+    coffee = next(photograph for photograph in packaged_photographs() if photograph.name == "coffee")
+    enlarged = Image.fromarray(coffee.pixels[:, 100:500]).resize((512, 512), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images/test_512/coffee.png")), enlarged)
+    pairs = load_pairs(tmp_path / "images", tmp_path / "masks", "test_512")
+    assert pairs.image.shape == (3, 3, 512, 512) and pairs.table["kind"].nunique() == 3
+
+
+def test_larger_scenes_without_photographs_are_drawn(tmp_path):
+    settings = load_params("smoke").images
+    manifest = make_larger(settings, 0, tmp_path)
+    assert set(manifest["stratum"]) == {"procedural"} and set(manifest["split"]) == {"val_96", "test_96"}
+    assert manifest["sha256"].nunique() == len(manifest) == 10
