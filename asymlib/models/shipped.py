@@ -6,7 +6,11 @@ from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
 from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
 
-LOADERS = {"AsymmetricVQGAN": load_vqgan, "UNet2DModel": LatentInpainter.load}
+LOADERS = {
+    "AsymmetricVQGAN": load_vqgan,
+    "UNet2DModel": LatentInpainter.load,
+    "DiTTransformer2DModel": LatentInpainter.load,
+}
 
 
 def load(name: str = "base") -> AsymmetricVQGAN | LatentInpainter | FirstStage:
