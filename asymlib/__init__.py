@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it is first used
     from asymlib.editing.compositing import PASTES
+    from asymlib.editing.finishing import finish, with_last_word
     from asymlib.editing.inpainting import inpaint
     from asymlib.editing.local_editing import edit_photo, paint_by_example
     from asymlib.editing.pipelines import decode_with
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it i
     from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
     from asymlib.models.first_stage import encode_means, load_first_stage, pretrained
     from asymlib.models.inpainter import LatentInpainter
+    from asymlib.models.last_word import LastWord
     from asymlib.models.official import load_official, save_official
     from asymlib.models.shipped import load
     from asymlib.pictures import Photo, read_mask, read_photo, save_picture
@@ -29,6 +31,7 @@ _HOME = {
     "AsymmetricVQGAN": "asymlib.models.decoder",
     "Condition": "asymlib.models.condition",
     "Crops": "asymlib.training.latents",
+    "LastWord": "asymlib.models.last_word",
     "LatentInpainter": "asymlib.models.inpainter",
     "PASTES": "asymlib.editing.compositing",
     "Photo": "asymlib.pictures",
@@ -40,6 +43,7 @@ _HOME = {
     "edit_photo": "asymlib.editing.local_editing",
     "encode_means": "asymlib.models.first_stage",
     "feather": "asymlib.masks",
+    "finish": "asymlib.editing.finishing",
     "grow": "asymlib.masks",
     "inpaint": "asymlib.editing.inpainting",
     "invert": "asymlib.masks",
@@ -57,6 +61,7 @@ _HOME = {
     "scaled_size": "asymlib.models.construction",
     "train_decoder": "asymlib.training.decoder",
     "training_masks": "asymlib.masks",
+    "with_last_word": "asymlib.editing.finishing",
 }
 __all__ = list(_HOME)
 

@@ -6,7 +6,7 @@ A tensor of pictures is (N, 3, H, W) in [-1, 1]; an array of pixels (H, W, 3) ui
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 
 def to_tensor(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -43,6 +43,13 @@ def shrink(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     import cv2  # on first use: decoding needs none of it
 
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(N, 3, H, W) in [-1, 1] brought to a height and width, smoothly."""
+    if image.shape[-2:] == size:
+        return image
+    return interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def pad_to_multiple(tensor: torch.Tensor, factor: int) -> torch.Tensor:

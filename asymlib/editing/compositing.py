@@ -91,7 +91,26 @@ def paste_poisson(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tens
 
     Source: Perez et al., Poisson Image Editing, 2003, equations 4 and 7, with the source's gradients as guidance.
     """
-    solved = [_solve_poisson(x, y, m > 0) for x, y, m in _arrays(image, image_hat, mask)]
+    return paste_screened(image, image_hat, mask, float("inf"))
+
+
+@_alike
+def paste_screened(
+    image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, length: float = 8.0
+) -> torch.Tensor:
+    """`paste_poisson` whose correction dies out inside the hole: an edit that is meant to differ survives. Between hard
+    pasting (length 0) and Poisson (infinite).
+
+    Args:
+        image: (N, 3, H, W).
+        image_hat: (N, 3, H, W).
+        mask: (N, 1, H, W), 1 = hole.
+        length: Pixels over which the correction falls to 1 / e behind a straight edge; above 0.
+
+    Source: Bhat et al., Fourier Analysis of the 2D Screened Poisson Equation for Gradient Domain Problems, 2008, eq. 5
+        (there the screening is by the data, here the correction's by 0).
+    """
+    solved = [_solve_poisson(x, y, m > 0, length) for x, y, m in _arrays(image, image_hat, mask)]
     return torch.lerp(image, _tensor(solved, image).clamp(-1, 1), mask)
 
 
@@ -159,8 +178,8 @@ def _blend_pyramids(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, 
     return detail + mask[..., None] * (detail_hat - detail) + cv2.pyrUp(coarse, dstsize=size)
 
 
-def _solve_poisson(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`paste_poisson` of (H, W, 3) images with a boolean (H, W, 1) mask."""
+def _solve_poisson(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, length: float) -> np.ndarray:
+    """`paste_screened` of (H, W, 3) images with a boolean (H, W, 1) mask."""
     from scipy import sparse  # here, since who decodes solves no equations
     from scipy.sparse.linalg import splu
 
@@ -175,7 +194,8 @@ def _solve_poisson(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray) -
     inside, outside = np.flatnonzero(hole), np.flatnonzero(~hole)
     known = (image - image_hat).reshape(-1, 3)[outside].astype(np.float64)
     rows = laplacian[inside]
-    correction = splu(rows[:, inside].tocsc(), permc_spec="MMD_AT_PLUS_A").solve(-(rows[:, outside] @ known))
+    system = rows[:, inside] + length**-2 * sparse.eye(len(inside))
+    correction = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(-(rows[:, outside] @ known))
     result = image.copy()
     result[hole] = image_hat[hole] + correction.astype(np.float32)
     return result

@@ -17,8 +17,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.last_word import LastWord
 from asymlib.pictures import Photo, read_mask, read_photo
-from asymlib.pixels import to_picture
+from asymlib.pixels import resized, to_picture
 
 # what makes a latent one first stage's and not another's: Stable Diffusion 1.5 and XL have the same shape
 SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
@@ -32,6 +33,7 @@ def decode_with(
     image: Image.Image,
     mask,
     padding_mask_crop: int | None = None,
+    last_word: LastWord | None = None,
     **call: Any,
 ) -> list[Image.Image]:
     """Run a pipeline up to its latents, decode them with the image's known pixels, and put the hole into the image.
@@ -49,6 +51,7 @@ def decode_with(
             `StableDiffusionDiffEditPipeline.generate_mask` returns it, the latent's size.
         padding_mask_crop: Edit only a window around the hole, this many pixels larger on each side, at the pipeline's
             size: more detail in small holes of large photos.
+        last_word: Finishes what the decoder made, see `finish`; `load("last_word")` is the shipped one.
         call: Further arguments of the pipeline: `prompt`, `num_images_per_prompt`, `height`, `generator`;
             `control_image` for ControlNet, `example_image` for Paint by Example, `image_latents` for DiffEdit.
 
@@ -74,17 +77,18 @@ def decode_with(
     size = _working_size(call, known.shape[-2:], side, 2 * vqgan.factor)
     cells = tuple(extent // vqgan.factor for extent in size)
     given = {
-        "image": to_picture(_resized(known, size)),
+        "image": to_picture(resized(known, size)),
         "mask_image": _picture(_shrunk(edited, cells if coarse else size)),
     }
     given |= {"height": size[0], "width": size[1]}
     latent = _latent(pipe, vqgan, {name: value for name, value in given.items() if name in taken} | call, size)
     size = tuple(vqgan.factor * cells for cells in latent.shape[-2:])
     latent = vqgan.unscale(latent.to(vqgan.device))
-    image_hat = vqgan.decode(latent, _resized(known, size), _shrunk(edited, size)).float().cpu()
+    image_hat = vqgan.decode(latent, resized(known, size), _shrunk(edited, size)).float().cpu()
     results = []
     for one in image_hat.split(1):
-        whole[..., rows, columns] = _resized(one, known.shape[-2:])
+        made = resized(one, known.shape[-2:])
+        whole[..., rows, columns] = made if last_word is None else last_word(known, made, edited)
         results.append(photo.edited(whole, hole))
     return results
 
@@ -137,12 +141,6 @@ def _shrunk(hole: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def _picture(hole: torch.Tensor) -> Image.Image:
     return to_pil_image(hole[0].float())
-
-
-def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if image.shape[-2:] == size:
-        return image
-    return interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _latent(

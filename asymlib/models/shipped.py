@@ -5,16 +5,19 @@ import json
 from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
 from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.last_word import LastWord
 
 LOADERS = {
     "AsymmetricVQGAN": load_vqgan,
     "UNet2DModel": LatentInpainter.load,
     "DiTTransformer2DModel": LatentInpainter.load,
+    "LastWord": LastWord.from_pretrained,
 }
 
 
-def load(name: str = "base") -> AsymmetricVQGAN | LatentInpainter | FirstStage:
-    """A shipped model: `first_stage`, `first_stage_vq`, `inpainter`, or a decoder such as `base`; float32, eval mode.
+def load(name: str = "base") -> AsymmetricVQGAN | LatentInpainter | LastWord | FirstStage:
+    """A shipped model, float32 and in eval mode: `first_stage`, `first_stage_vq`, `inpainter`, `last_word`, or a
+    decoder such as `base`.
 
     Args:
         name: Its folder in asymlib/pretrained, where its card is.
