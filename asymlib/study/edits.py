@@ -80,14 +80,14 @@ def tinted(image_hat: torch.Tensor, seed: int) -> tuple[torch.Tensor, list[str]]
     """
     kinds = [TINTS[i % len(TINTS)] for i in range(len(image_hat))]
     pictures = [
-        _tinted((picture + 1) / 2, kind, np.random.default_rng([seed, 31, i]))
+        change_colours((picture + 1) / 2, kind, np.random.default_rng([seed, 31, i]))
         for i, (picture, kind) in enumerate(zip(image_hat, kinds, strict=True))
     ]
     return torch.stack(pictures).clamp(0, 1) * 2 - 1, kinds
 
 
-def _tinted(picture: torch.Tensor, kind: str, rng: np.random.Generator) -> torch.Tensor:
-    """One picture in [0, 1]."""
+def change_colours(picture: torch.Tensor, kind: str, rng: np.random.Generator) -> torch.Tensor:
+    """One picture (3, H, W) in [0, 1] under a change of one of TINTS, not clamped."""
     of_channels = torch.from_numpy(rng.uniform(-1, 1, (3, 1, 1))).to(picture)
     factor = 1 + rng.uniform(0.1, 0.25) * rng.choice([-1, 1])
     if kind == "uniform":

@@ -186,6 +186,17 @@ class Inpainter(Section):
     hub: Hub | None = None
 
 
+class LastWordSettings(Section):
+    """What comes after any decoder, see `models.last_word`: its simulated edits by size in pixels, and its training."""
+
+    edits: dict[int, int] = Field({64: 1500, 128: 5000, 256: 700, 512: 60}, min_length=1)
+    codec_steps: int = Field(1200, ge=1)
+    width: int = Field(40, ge=1)
+    steps: int = Field(4000, ge=1)
+    batch: int = Field(8, ge=1)
+    lr: float = Field(2e-3, ge=0)
+
+
 class Generation(Section):
     """`captions` and `real` go together: a file of captions and a folder of pictures; null for the small model's words
     and the training images."""
@@ -250,6 +261,7 @@ class Profile(Section):
     stream: Stream | None = None
     training: dict[str, TrainingSettings]
     inpainter: Inpainter
+    last_word: LastWordSettings
     generation: Generation
     local_editing: LocalEditing
     evaluation: Evaluation

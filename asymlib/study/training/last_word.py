@@ -1,0 +1,245 @@
+"""Train the last word on simulated artefacts: `python -m asymlib.study.training.last_word`, the stage `last_word`."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch.nn.functional import l1_loss, mse_loss
+from tqdm import tqdm
+
+from asymlib.files import save_pretrained
+from asymlib.masks import dilate
+from asymlib.models.first_stage import load_first_stage
+from asymlib.models.last_word import Carried, LastWord, calibrate
+from asymlib.pixels import to_tensor
+from asymlib.study.dataset.artefacts import (
+    Artefacts,
+    Codec,
+    autoencoder_codec,
+    fixed_codecs,
+    simulate,
+    small_autoencoder,
+)
+from asymlib.study.dataset.images import load_images
+from asymlib.study.params import LastWordSettings, Profile, load_params
+from asymlib.study.provenance import provenance, write_json
+from asymlib.study.reporting.tables import write_table
+from asymlib.training.checkpoints import ResumeState, code_hash, forget, weights_hash
+from asymlib.training.schedules import cosine_with_warmup
+
+# small autoencoders that are trained for minutes: factor, channels, width, loss. The first is of far better quality.
+SMALL = {
+    "small_f4_c8": (4, 8, 24, l1_loss),
+    "small_f8_c16": (8, 16, 24, mse_loss),
+    "small_f8_c4": (8, 4, 16, l1_loss),
+    "small_f16_c32": (16, 32, 16, mse_loss),
+}
+SIDE = 128  # pixels; a step sees as many as in `batch` edits of this size
+WINDOW = 64  # pixels a side of what the convolutions are trained on
+LEAST = 1 / 255  # of the errors that others are measured by: half a level of 255
+
+
+def read_codecs(params: Profile, images: torch.Tensor) -> dict[str, Codec]:
+    """Every codec of a profile; the small autoencoders are trained where they are not there yet.
+
+    Args:
+        params: The profile.
+        images: (N, 3, S, S) uint8, its training images.
+    """
+    first_stages = {
+        name: load_first_stage(params.checkpoints / name)
+        for name in ("first_stage", "first_stage_vq")
+        if (params.checkpoints / name).is_dir()
+    }
+    codecs = fixed_codecs(first_stages, images)
+    for name, (factor, channels, width, loss) in SMALL.items():
+        home = params.checkpoints / "codecs" / name
+        if not (home / "config.json").is_file():
+            model = small_autoencoder(factor, channels, width, params.seed)
+            train_autoencoder(model, images, loss, params.last_word.codec_steps, params.seed)
+            save_pretrained(model, home)
+        codecs[name] = autoencoder_codec(AutoencoderKL.from_pretrained(home).eval(), images)
+    return codecs
+
+
+def train_autoencoder(model: AutoencoderKL, images: torch.Tensor, loss, steps: int, seed: int, crop: int = 64) -> None:
+    """Train a small autoencoder on random crops, without noise in its latent, Adam at 2e-3.
+
+    Args:
+        model: From `small_autoencoder`.
+        images: (N, 3, S, S) uint8.
+        loss: Of (result, picture).
+        steps: Of 8 crops.
+        seed: Seed of the crops.
+        crop: Side of a crop in pixels.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    model.train()
+    for step in tqdm(range(steps), desc="small autoencoder", mininterval=5):
+        rng = np.random.default_rng([seed, 51, step])
+        picture = torch.cat([_crop(images, crop, rng) for _ in range(8)])
+        made = model.decode(model.encode(picture).latent_dist.mean).sample
+        optimiser.param_groups[0]["lr"] = cosine_with_warmup(2e-3, step, steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss(made, picture).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    model.eval()
+
+
+def _crop(images: torch.Tensor, size: int, rng: np.random.Generator) -> torch.Tensor:
+    image = images[int(rng.integers(len(images)))]
+    y, x = rng.integers(0, image.shape[-1] - size + 1, 2)
+    return to_tensor(image[None, :, y : y + size, x : x + size])
+
+
+def train_last_word(
+    model: LastWord,
+    edits: dict[int, Artefacts],
+    settings: LastWordSettings,
+    seed: int,
+    out: Path | None = None,
+    resume_path: Path | None = None,
+) -> list[dict]:
+    """Train on simulated edits; the convolutions on a window at the rim, all else on the whole picture.
+
+    The loss compares three errors with the smaller of those that pasting leaves, of the edit as it is and calibrated:
+    the hole within 4 px of the rim, the differences across the rim, and the hole's root mean square. So a picture that
+    is easy counts as much as one that is not, and what pasting does better than the network is seen.
+
+    Args:
+        model: New.
+        edits: From `simulate`.
+        settings: The section `last_word` of params.yaml.
+        seed: Seed of batches and windows.
+        out: Where to save the model.
+        resume_path: Where to keep what a killed run needs to continue; removed once the model lies in `out`.
+
+    Returns:
+        The curve: rows of {step, loss}, means over 50 steps.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.lr)
+    identity = {
+        "settings": settings.model_dump(),
+        "seed": seed,
+        "start": weights_hash(model),
+        "data": hashlib.sha256(b"".join(p.numpy().tobytes() for e in edits.values() for p in e[:4])).hexdigest(),
+        "code": code_hash(Path(__file__)),
+    }
+    state = ResumeState(resume_path, identity, {"model": model, "optimiser": optimiser})
+    start, history = state.restore()
+    weight = np.array([len(of.photo) * size**2 for size, of in edits.items()], float)
+    losses: list[float] = []
+    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc="last word", mininterval=5)
+    for step in progress:
+        rng = np.random.default_rng([seed, 52, step])
+        size = int(rng.choice(list(edits), p=weight / weight.sum()))
+        chosen = rng.integers(0, len(edits[size].photo), max(1, round(settings.batch * SIDE**2 / size**2)))
+        loss = _loss(model, *_batch(edits[size], chosen), rng)
+        optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0 or step + 1 == settings.steps:
+            history.append({"step": step + 1, "loss": float(np.mean(losses))})
+            losses = []
+            progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
+        state.keep(step + 1, history, last=step + 1 == settings.steps)
+    if out is not None:
+        save_pretrained(model, out)
+        forget(resume_path)  # only now: a full disk loses no training
+    return history
+
+
+def _batch(edits: Artefacts, chosen: np.ndarray) -> list[torch.Tensor]:
+    """Photo, edited and meant in [-1, 1], and the mask."""
+    return [to_tensor(plane[chosen]) for plane in edits[:3]] + [edits.mask[chosen].float()]
+
+
+def _loss(model: LastWord, photo, edited, meant, mask, rng: np.random.Generator) -> torch.Tensor:
+    known = 1 - mask
+    whole, film = model.carry(photo, edited, known)
+    pasted = [edited, calibrate(photo, edited, mask)]
+    loss = _relative(
+        _errors(whole.edited, meant, mask, whole.inside), [_errors(p, meant, mask, whole.inside) for p in pasted]
+    )
+    corners = [_window(hole, rng) for hole in mask]
+    part = Carried(*(_windows(plane, corners) for plane in whole))
+    meant, *pasted = (_windows(plane, corners) for plane in (meant, *pasted))
+    hole = 1 - part.known
+    finished = part.edited + model.give_back(part, film)
+    errors = [_errors(picture, meant, hole, part.inside) for picture in (finished, *pasted)]
+    return loss + _relative(errors[0], errors[1:])
+
+
+def _errors(picture, meant, hole, inside) -> torch.Tensor:
+    """(3, N): absolute within 4 px of the rim, differences across the rim, and root mean square of the hole."""
+    error = hole * (picture.clamp(-1, 1) - meant)
+    rim = hole * (inside <= 4)
+    absolute = (error.abs() * rim).sum((1, 2, 3)) / (3 * rim.sum((1, 2, 3))).clamp(min=1)
+    edge = hole * dilate(1 - hole, 1)
+    down, across = (torch.diff(error, dim=dim, prepend=error.narrow(dim, 0, 1)).abs() for dim in (2, 3))
+    steps = ((down + across) * edge).sum((1, 2, 3)) / (3 * edge.sum((1, 2, 3))).clamp(min=1)
+    square = error.square().sum((1, 2, 3)) / (3 * hole.sum((1, 2, 3))).clamp(min=1)
+    return torch.stack([absolute, steps, (square + LEAST**2).sqrt()])
+
+
+def _relative(errors: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:
+    """Mean of the errors as a share of the smallest of others."""
+    return (errors / torch.stack(others).amin(0).detach().clamp(min=LEAST)).mean()
+
+
+def _window(mask: torch.Tensor, rng: np.random.Generator) -> tuple[int, int]:
+    """The corner of a window around a pixel of the rim of (1, H, W)."""
+    rim = (mask * dilate(1 - mask[None], 1)[0])[0].nonzero()
+    at = rim[int(rng.integers(len(rim)))].tolist() if len(rim) else [extent // 2 for extent in mask.shape[-2:]]
+    return tuple(
+        int(np.clip(place - rng.integers(WINDOW), 0, max(0, extent - WINDOW)))
+        for place, extent in zip(at, mask.shape[-2:], strict=True)
+    )
+
+
+def _windows(plane: torch.Tensor, corners: list[tuple[int, int]]) -> torch.Tensor:
+    return torch.stack([p[:, y : y + WINDOW, x : x + WINDOW] for p, (y, x) in zip(plane, corners, strict=True)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m asymlib.study.training.last_word", description=__doc__)
+    parser.add_argument("--profile", default="default")
+    parser.add_argument("--seed", type=int, help="of weights and batches; the profile's if not given")
+    parser.add_argument("--without", help="a codec, content or colour change to leave out")
+    parser.add_argument("--out", type=Path, help="where to write; the profile's checkpoints if not given")
+    arguments = parser.parse_args()
+    try:
+        params = load_params(arguments.profile)
+        run(params, params.seed if arguments.seed is None else arguments.seed, arguments.without, arguments.out)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(params: Profile, seed: int, without: str | None = None, out: Path | None = None) -> None:
+    """The stage: codecs, edits, training; the model in checkpoints/last_word, its record and curve in results."""
+    torch.set_num_threads(params.threads)
+    settings = params.last_word
+    images, _ = load_images(params.data / "images", "train")
+    record = provenance(settings=settings.model_dump(), seed=seed, without=without)
+    codecs = read_codecs(params, images)
+    edits = simulate(codecs, images, settings.edits, params.seed, without)
+    model = LastWord(settings.width, seed=seed)
+    home = out or params.checkpoints / "last_word"
+    curve = train_last_word(model, edits, settings, seed, home, params.resume_path(home.name))
+    results = params.results / home.name
+    results.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame(curve), results / "curve.csv")
+    write_json(record | {"codecs": list(codecs), "loss": curve[-1]["loss"]}, results / "record.json")
+
+
+if __name__ == "__main__":
+    main()
