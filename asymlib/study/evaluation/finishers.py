@@ -1,0 +1,155 @@
+"""What comes after a decoder, compared on any autoencoder and any photographs:
+
+    python -m asymlib.study.evaluation.finishers AUTOENCODER PHOTOGRAPHS --out FOLDER
+
+takes an autoencoder (a folder or a name on the hub) and a folder of photographs and writes rows.csv, table.csv and
+regret.csv: every finisher on every source of edits, and how far the last word is behind the best of the others.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from asymlib.editing.compositing import Paste
+from asymlib.masks import KINDS, evaluation_mask
+from asymlib.models.features import EffNetFeatures
+from asymlib.models.first_stage import FirstStage, load_first_stage
+from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.shipped import load
+from asymlib.pixels import centre_square, shrink, to_tensor
+from asymlib.study.dataset.images import Pairs
+from asymlib.study.dataset.photographs import folder_photographs, readable_pixels
+from asymlib.study.edits import TINTS, change_colours
+from asymlib.study.evaluation.protocol import decode_in_batches, make_tasks, measure, plain, rows_of
+from asymlib.study.finishers import UNFAIR, finishers
+from asymlib.study.reporting.tables import comparisons, summarise, write_rows, write_table
+from asymlib.study.sources import EDGED
+
+# of the means of `ring_l1_4` and `seam_grad` a ratio, of PSNR a difference in dB
+REGRETS = {"ring_l1_4": "ratio", "seam_grad": "ratio", "hole_psnr": "difference"}
+
+
+class Edit(NamedTuple):
+    """Edited pictures, (N, 3, H, W) in [-1, 1], and what their holes should show, or None."""
+
+    edited: torch.Tensor
+    reference: torch.Tensor | None
+
+
+def make_edits(
+    first_stage: FirstStage, inpainter: LatentInpainter | None, pairs: Pairs, steps: int, seed: int
+) -> dict[str, Edit]:
+    """The decoded pictures of every source, and own ones under each colour change, `tinted_KIND`.
+
+    Args:
+        first_stage: The autoencoder, which decodes them.
+        inpainter: The diffusion model of its latents; without one there is no `inpainted` and no `blended`.
+        pairs: Images and masks.
+        steps: Of the diffusion model.
+        seed: Of all choices.
+    """
+    tasks, vanilla = make_tasks(first_stage, inpainter, pairs, steps, seed), plain(first_stage)
+    edits = {s: Edit(decode_in_batches(vanilla, task, pairs, 4), task.reference) for s, task in tasks.items()}
+    own = (edits["own"].edited + 1) / 2
+    for kind in TINTS:
+        changed = [change_colours(p, kind, np.random.default_rng([seed, 32, i])) for i, p in enumerate(own)]
+        edits[f"tinted_{kind}"] = Edit(torch.stack(changed).clamp(0, 1) * 2 - 1, pairs.image)
+    return edits
+
+
+@torch.no_grad()
+def evaluate_finishers(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], seed: int) -> pd.DataFrame:
+    """Rows of every finisher on every source, see `protocol.measure`; what they are given is the vanilla picture there.
+
+    Args:
+        edits: From `make_edits`.
+        pairs: Images and masks.
+        ways: From `study.finishers`.
+        seed: For the rows.
+    """
+    features, parts = EffNetFeatures(), []
+    for source, edit in edits.items():
+        measured = []
+        for i in tqdm(range(len(pairs.image)), desc=source, mininterval=5):
+            image, mask, edited = (tensor[i : i + 1] for tensor in (pairs.image, pairs.mask, edit.edited))
+            reference = None if edit.reference is None else edit.reference[i : i + 1]
+            results = torch.stack([way(image, edited, mask).clamp(-1, 1) for way in ways.values()])
+            measured.append(measure(image, reference, edited, results, mask, features, source in EDGED))
+        for v, name in enumerate(ways):
+            values = {metric: torch.cat([of[metric][v] for of in measured]) for metric in measured[0]}
+            parts.append(rows_of(values, pairs, name, source, seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def regret(rows: pd.DataFrame, ours: str = "last_word") -> pd.DataFrame:
+    """How far `ours` is behind the best other finisher, chosen for each source and measure on these same scenes.
+
+    Returns:
+        A tidy table, see `tables.comparisons`: of the best one, ours over it (`ring_l1_4`, `seam_grad`) or minus it
+        (`hole_psnr`); a ratio below 1 and a difference above 0 mean that ours is ahead.
+    """
+    fair = rows[~rows["variant"].isin(UNFAIR)]
+    parts = []
+    for (_, metric), group in fair[fair["metric"].isin(REGRETS)].groupby(["source", "metric"], sort=False):
+        means = group[group["variant"] != ours].groupby("variant")["value"].mean()
+        best = means.idxmax() if REGRETS[metric] == "difference" else means.idxmin()
+        two = group[group["variant"].isin([ours, best])]
+        parts.append(comparisons(two, metric, best, REGRETS[metric]).assign(variant=f"{ours} against {best}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def scenes_of(folder: Path, count: int, size: int, seed: int, split: str = "test") -> Pairs:
+    """Middle squares of a folder's photographs with one mask each, the five kinds in turn.
+
+    Args:
+        folder: See `folder_photographs`.
+        count: How many, or as many as there are.
+        size: Side in pixels.
+        seed: Of the masks.
+        split: Of the photographs.
+    """
+    chosen = [p for p in folder_photographs(folder, size)[0] if p.split == split][:count]
+    squares = [shrink(centre_square(pixels), size, size) for pixels in readable_pixels(chosen)]
+    kinds = [KINDS[i % len(KINDS)] for i in range(len(squares))]
+    masks = [evaluation_mask(kind, size, np.random.default_rng([seed, 33, i])) for i, kind in enumerate(kinds)]
+    scenes = [p.scene for p in chosen]
+    table = pd.DataFrame({"kind": kinds, "mask": scenes, "photograph": scenes, "stratum": "photograph"})
+    return Pairs(to_tensor(np.stack(squares)), torch.from_numpy(np.stack(masks))[:, None].float(), table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m asymlib.study.evaluation.finishers",
+        description="Compare what comes after a decoder, on any autoencoder and any photographs.",
+    )
+    parser.add_argument("autoencoder", help="a folder of diffusers' AutoencoderKL, VQModel or AutoencoderTiny")
+    parser.add_argument("photographs", type=Path, help="a folder of pictures")
+    parser.add_argument("--out", type=Path, required=True, help="where to write the tables")
+    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 8")
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        first_stage = load_first_stage(arguments.autoencoder)
+        pairs = scenes_of(arguments.photographs, arguments.scenes, arguments.size, arguments.seed, arguments.split)
+        edits = make_edits(first_stage, None, pairs, 0, arguments.seed)
+        rows = evaluate_finishers(edits, pairs, finishers(load("last_word")), arguments.seed)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_rows(rows, arguments.out / "rows.csv")
+    write_table(summarise(rows), arguments.out / "table.csv")
+    behind = regret(rows)
+    write_table(behind, arguments.out / "regret.csv")
+    print(behind[["source", "metric", "variant", "value", "low", "high"]].round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
