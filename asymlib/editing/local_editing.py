@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate, pad
 
-from asymlib.masks import normalise_mask
+from asymlib.editing.inpainting import decoded, inpaint
+from asymlib.editing.windows import NEAR, Window, fitted
 from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.models.inpainter import LatentInpainter, noise
-from asymlib.pictures import Photo, read_photo
+from asymlib.models.inpainter import SIDE, LatentInpainter, noise
+from asymlib.pictures import read_photo
 from asymlib.pixels import pad_to_multiple
 
 BORDER = 8  # cells of margin around a latent: convolutions see the picture's edge, and prompts disagree there most
@@ -172,9 +173,14 @@ def edit_photo(
         ValueError: `photo` is no picture, or a prompt has an unknown word.
     """
     read = read_photo(photo, "photo")
-    padded = pad_to_multiple(read.tensor, decoder.factor)
+    size = read.size
+    everywhere = Window(slice(None), slice(None), size)
+    if size[0] * size[1] > NEAR * (side := SIDE * decoder.factor) ** 2:
+        everywhere = everywhere._replace(size=fitted(size, side, decoder.factor))
+    padded = pad_to_multiple(everywhere.shrunk(read.tensor), decoder.factor)
     edit = edit_by_prompt(decoder.encode, model, padded, source, target, steps, seed, guidance_scale)
-    return _decode(edit.latent, edit.mask[..., : read.size[0], : read.size[1]].cpu(), read, decoder)
+    mask = edit.mask[..., : everywhere.size[0], : everywhere.size[1]].cpu()
+    return decoded(edit.latent, mask, read, interpolate(mask, size), everywhere, decoder)
 
 
 def paint_by_example(
@@ -187,18 +193,5 @@ def paint_by_example(
     seed: int = 0,
     guidance_scale: float = 3.0,
 ) -> Image.Image:
-    """`edit_by_example` for a photo and an example as `read_photo` takes them, and a mask as for `inpaint`.
-
-    Raises:
-        ValueError: `photo` or `example` is no picture, or the mask none or of another size than the upright photo.
-    """
-    read, other = read_photo(photo, "photo"), read_photo(example, "example").tensor
-    hole = normalise_mask(mask, *read.size).cpu()
-    padded, padded_hole = (pad_to_multiple(part, decoder.factor) for part in (read.tensor, (hole > 0).float()))
-    edit = edit_by_example(decoder.encode, model, padded, padded_hole, other, steps, seed, guidance_scale)
-    return _decode(edit.latent, hole, read, decoder)
-
-
-def _decode(latent: torch.Tensor, hole: torch.Tensor, photo: Photo, decoder: AsymmetricVQGAN) -> Image.Image:
-    with torch.no_grad():
-        return photo.edited(decoder.decode(latent, image=photo.tensor, mask=(hole > 0).float()), hole)
+    """`inpaint` with an example; kept as the name of the paper's task."""
+    return inpaint(photo, mask, model, decoder, steps, seed, None, example, guidance_scale)

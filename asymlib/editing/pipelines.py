@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch.nn.functional import interpolate, pixel_shuffle
 from torchvision.transforms.functional import to_pil_image
 
+from asymlib.editing.windows import fitted, shrunk, window_around
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.last_word import LastWord
@@ -23,7 +23,6 @@ from asymlib.pixels import resized, to_picture
 
 # what makes a latent one first stage's and not another's: Stable Diffusion 1.5 and XL have the same shape
 SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
-NEAR = 2.0  # a photo whose area is within this factor of what a pipeline was trained on is edited at its own size
 
 
 @torch.no_grad()
@@ -70,21 +69,22 @@ def decode_with(
     photo = read_photo(image, "image")
     hole, coarse = _hole(mask, photo, vqgan.factor)
     side = _trained_side(pipe, vqgan)
-    rows, columns = _window(hole, padding_mask_crop, side)
+    rows, columns = window_around(hole, padding_mask_crop, side)
     whole = photo.tensor
     known, edited = whole[..., rows, columns].clone(), (hole > 0).float()[..., rows, columns]
     taken = inspect.signature(pipe.__call__).parameters
-    size = _working_size(call, known.shape[-2:], side, 2 * vqgan.factor)
+    size = fitted(known.shape[-2:], side, 2 * vqgan.factor)
+    size = call.get("height") or size[0], call.get("width") or size[1]
     cells = tuple(extent // vqgan.factor for extent in size)
     given = {
         "image": to_picture(resized(known, size)),
-        "mask_image": _picture(_shrunk(edited, cells if coarse else size)),
+        "mask_image": _picture(shrunk(edited, cells if coarse else size)),
     }
     given |= {"height": size[0], "width": size[1]}
     latent = _latent(pipe, vqgan, {name: value for name, value in given.items() if name in taken} | call, size)
     size = tuple(vqgan.factor * cells for cells in latent.shape[-2:])
     latent = vqgan.unscale(latent.to(vqgan.device))
-    image_hat = vqgan.decode(latent, resized(known, size), _shrunk(edited, size)).float().cpu()
+    image_hat = vqgan.decode(latent, resized(known, size), shrunk(edited, size)).float().cpu()
     results = []
     for one in image_hat.split(1):
         made = resized(one, known.shape[-2:])
@@ -107,36 +107,12 @@ def _hole(mask, photo: Photo, factor: int) -> tuple[torch.Tensor, bool]:
     return interpolate(hole.cpu(), photo.size, mode="nearest"), size != photo.size
 
 
-def _window(hole: torch.Tensor, padding: int | None, side: int | None) -> tuple[slice, slice]:
-    """Rows and columns that are edited: all of them, or a square around the hole as diffusers cuts it."""
-    if padding is None:
-        return slice(None), slice(None)
-    if not hole.any():
-        raise ValueError("mask: got no hole, expected one to crop around")
-    square = side or min(hole.shape[-2:])
-    left, top, right, bottom = VaeImageProcessor().get_crop_region(_picture(hole.gt(0)), square, square, padding)
-    return slice(top, bottom), slice(left, right)
-
-
 def _trained_side(pipe: DiffusionPipeline, vqgan: AsymmetricVQGAN) -> int | None:
     """Side in pixels of the squares that the diffusion model was trained on, where the pipeline knows it."""
     config = getattr(getattr(pipe, "unet", None), "config", {})
     cells = getattr(pipe, "default_sample_size", None) or config.get("sample_size")
     cells = max(cells) if isinstance(cells, (list, tuple)) else cells
     return cells * vqgan.factor if cells else None
-
-
-def _working_size(call: dict[str, Any], size: tuple[int, int], side: int | None, multiple: int) -> tuple[int, int]:
-    """Height and width at which the pipeline works, see `decode_with`."""
-    area = size[0] * size[1]
-    scale = 1.0 if side is None or 1 / NEAR <= area / side**2 <= NEAR else side / area**0.5
-    fitted = [max(multiple, round(extent * scale / multiple) * multiple) for extent in size]
-    return call.get("height") or fitted[0], call.get("width") or fitted[1]
-
-
-def _shrunk(hole: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Hole is every pixel that stands for one of the hole: what is known is known entirely."""
-    return interpolate(hole, size, mode="area").gt(0).float()
 
 
 def _picture(hole: torch.Tensor) -> Image.Image:

@@ -19,6 +19,7 @@ from asymlib.models.words import WORDS, encode_prompt
 
 Denoiser = UNet2DModel | DiTTransformer2DModel
 PATCH = 2  # cells a side that are one token of a transformer
+SIDE = 16  # cells a side of what it is trained on
 
 
 class LatentInpainter:
@@ -69,8 +70,8 @@ class LatentInpainter:
             seed: Seed of the weights.
             latent_channels: C.
             attention: How many of a UNet's levels, from the coarsest, look at the whole picture at once.
-            blocks: Of a transformer on patches of PATCH x PATCH cells, 16 x 16 cells in training; other sizes stretch
-                its places.
+            blocks: Of a transformer on patches of PATCH x PATCH cells, SIDE x SIDE cells in training; other sizes
+                stretch its places.
 
         Source: Peebles and Xie 2023, "Scalable Diffusion Models with Transformers" (adaLN-Zero), without classes.
         """
@@ -83,7 +84,7 @@ class LatentInpainter:
                     num_attention_heads=max(1, widths[0] // 64),
                     attention_head_dim=min(64, widths[0]),
                     num_layers=blocks,
-                    sample_size=16,
+                    sample_size=SIDE,
                     patch_size=PATCH,
                     num_embeds_ada_norm=1,
                     **channels,
