@@ -19,7 +19,7 @@ from tqdm import tqdm
 from asymlib.editing.compositing import Paste
 from asymlib.masks import KINDS, evaluation_mask
 from asymlib.models.features import EffNetFeatures
-from asymlib.models.first_stage import FirstStage, load_first_stage
+from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.models.shipped import load
 from asymlib.pixels import centre_square, shrink, to_tensor
@@ -123,6 +123,38 @@ def scenes_of(folder: Path, count: int, size: int, seed: int, split: str = "test
     return Pairs(to_tensor(np.stack(squares)), torch.from_numpy(np.stack(masks))[:, None].float(), table)
 
 
+def compare_finishers(
+    autoencoder: str, photographs: Path, out: Path, scenes: int, size: int, seed: int, split: str
+) -> pd.DataFrame:
+    """Write rows.csv, table.csv and regret.csv to `out`; returns the last one's columns for reading.
+
+    Args:
+        autoencoder: A folder, or a name that ships.
+        photographs: See `scenes_of`.
+        out: Where to.
+        scenes: How many.
+        size: Side in pixels, a multiple of 8.
+        seed: Of masks and edits.
+        split: Of the photographs.
+
+    Raises:
+        FileNotFoundError, ValueError: Either cannot be had, or the size is none.
+    """
+    if size % 8:
+        raise ValueError(f"size: got {size}, expected a multiple of 8")
+    folder = Path(autoencoder)
+    first_stage = load_first_stage(folder if folder.is_dir() else pretrained(autoencoder))
+    pairs = scenes_of(photographs, scenes, size, seed, split)
+    edits = make_edits(first_stage, None, pairs, 0, seed)
+    rows = evaluate_finishers(edits, pairs, finishers(load("last_word")), seed)
+    out.mkdir(parents=True, exist_ok=True)
+    behind = regret(rows)
+    write_rows(rows, out / "rows.csv")
+    write_table(summarise(rows), out / "table.csv")
+    write_table(behind, out / "regret.csv")
+    return behind[["source", "metric", "variant", "value", "low", "high"]].round(3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m asymlib.study.evaluation.finishers",
@@ -133,22 +165,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where to write the tables")
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 8")
-    parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    parser.add_argument("--split", choices=["val", "test"], default="val")
     try:
-        first_stage = load_first_stage(arguments.autoencoder)
-        pairs = scenes_of(arguments.photographs, arguments.scenes, arguments.size, arguments.seed, arguments.split)
-        edits = make_edits(first_stage, None, pairs, 0, arguments.seed)
-        rows = evaluate_finishers(edits, pairs, finishers(load("last_word")), arguments.seed)
+        print(compare_finishers(**vars(parser.parse_args())).to_string(index=False))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, arguments.out / "rows.csv")
-    write_table(summarise(rows), arguments.out / "table.csv")
-    behind = regret(rows)
-    write_table(behind, arguments.out / "regret.csv")
-    print(behind[["source", "metric", "variant", "value", "low", "high"]].round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""The command `asymlib`: what people do with pictures and models, without a line of Python.
+
+Exit codes: 0, all was done; 1, something was not, and one sentence says what; 2, the call itself was not understood.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from asymlib.cli import edits, models, study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Put edits of photographs back without a seam and without touching another pixel.",
+)
+for command in (edits.finish, edits.inpaint, edits.paint, models.train, models.convert, models.info):
+    app.command()(command)
+for command in (study.evaluate, study.repro):
+    app.command()(command)
+
+
+@app.callback()
+def options(
+    context: typer.Context, debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False
+) -> None:
+    context.obj = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. What a person can mend is one sentence."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("stopped; what was written is whole", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        if hasattr(error, "exit_code"):  # the call was not understood
+            error.show()
+            return error.exit_code
+        expected = (ValueError, OSError, ImportError)
+        kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
+        hint = "" if isinstance(error, expected) else " (a mistake of ours; --debug shows where)"
+        print(f"error: {kind}{error}{hint}", file=sys.stderr)
+        return 1

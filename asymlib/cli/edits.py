@@ -1,0 +1,116 @@
+"""Commands that make pictures: `finish`, `inpaint` and `paint`."""
+
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image
+
+from asymlib.cli.jobs import Job, carry_out, plan
+
+Photo = Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")]
+Mask = Annotated[Path, typer.Argument(help="White (or painted) where the edit is; one for each photo, or one for all.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write; by default beside the photo.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")]
+Json = Annotated[bool, typer.Option("--json", help="Say what was done as one line of JSON.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+
+
+class Method(StrEnum):
+    """What decodes the edit: the paper's base, or the first stage's own decoder, pasted back or finished."""
+
+    base = "base"
+    pasted = "pasted"
+    last_word = "last-word"
+
+
+def finish(
+    photo: Photo,
+    edited: Annotated[Path, typer.Argument(help="The edited photo, of any size and by any model; or a folder.")],
+    mask: Mask,
+    out: Out = None,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="Less than 1 corrects less; 0 pastes back.")] = 1.0,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Put an edit into its photo: every known pixel kept, the seam hidden, the edit not undone.
+
+    asymlib finish photo.jpg edited.png mask.png
+
+    asymlib finish photos/ edits/ masks/ --out finished/
+    """
+    planned = plan({"photo": photo, "edited": edited, "mask": mask}, out, "_finished", overwrite)
+
+    def work(job: Job) -> None:
+        from asymlib.editing.finishing import finish
+        from asymlib.pictures import save_picture
+
+        with Image.open(job.inputs["mask"]) as hole:
+            made = finish(job.inputs["photo"], job.inputs["edited"], hole, strength)
+        save_picture(made, job.out)
+
+    return carry_out(planned, work, dry_run, as_json)
+
+
+def inpaint(
+    photo: Photo,
+    mask: Mask,
+    out: Out = None,
+    word: Annotated[str | None, typer.Option(help="What to fill in: red, green, blue, bright, dark, grey.")] = None,
+    example: Annotated[Path | None, typer.Option(help="A picture whose colours to fill in.")] = None,
+    method: Annotated[Method, typer.Option(help="What decodes the result.")] = Method.base,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the diffusion model.")] = 20,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Fill a hole with the small models that ship: colours and simple texture, no objects.
+
+    asymlib inpaint photo.jpg mask.png --word blue --seed 3
+    """
+    planned = plan({"photo": photo, "mask": mask}, out, "_inpainted", overwrite)
+
+    def work(job: Job) -> None:
+        from asymlib.editing.inpainting import inpaint
+        from asymlib.models.shipped import load
+        from asymlib.pictures import save_picture
+
+        chosen = {"word": word, "example": example, "steps": steps, "seed": seed} | _decoding(method)
+        with Image.open(job.inputs["mask"]) as hole:
+            made = inpaint(job.inputs["photo"], hole, load("inpainter"), **chosen)
+        save_picture(made, job.out)
+
+    return carry_out(planned, work, dry_run, as_json)
+
+
+def paint(
+    photo: Annotated[Path | None, typer.Argument(help="A photo to begin with.")] = None,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes a free one.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> int:
+    """Paint a mask in the browser and see every method side by side; needs `pip install 'asymlib[app]'`.
+
+    asymlib paint photo.jpg
+    """
+    try:
+        from asymlib.app import serve
+    except ModuleNotFoundError as error:
+        raise ImportError(f"paint needs {error.name}: pip install 'asymlib[app]'") from error
+    serve(photo, port, browser)
+    return 0
+
+
+@cache
+def _decoding(method: Method) -> dict:
+    from asymlib.models.construction import asymmetric_vqgan
+    from asymlib.models.shipped import load
+
+    if method is Method.base:
+        return {"decoder": load("base")}
+    vanilla = {"decoder": asymmetric_vqgan(load("first_stage"), branch=False)}
+    return vanilla | ({"last_word": load("last_word")} if method is Method.last_word else {})

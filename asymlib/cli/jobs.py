@@ -1,0 +1,132 @@
+"""What a command has to do, from the files or folders that it is given: matched by name, resumed, reported."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from asymlib.pictures import UNREADABLE, is_picture_file
+
+
+class Job(NamedTuple):
+    """One result: its name, argument -> file, and where it goes."""
+
+    name: str
+    inputs: dict[str, Path]
+    out: Path
+
+
+class Plan(NamedTuple):
+    """Jobs to do, results that are there already, and files that lack a partner, with what is lacking."""
+
+    jobs: list[Job]
+    kept: list[Path]
+    unmatched: dict[str, str]
+
+
+def plan(inputs: dict[str, Path], out: Path | None, ending: str, overwrite: bool) -> Plan:
+    """Match files by name.
+
+    Args:
+        inputs: Argument -> a file, or a folder for all pictures in it; the first decides whether there is one result or
+            many. Of the others a single file serves all.
+        out: A file, or a folder for many; by default beside the first, its name with `ending`, a PNG: a JPEG would
+            change every pixel.
+        ending: Such as `_finished`.
+        overwrite: Whether results that are there are made again.
+
+    Raises:
+        FileNotFoundError: No such file or folder.
+        ValueError: Folders and a single first file, a folder without pictures, two files of one name, or a result that
+            is there.
+    """
+    for argument, path in inputs.items():
+        if not path.exists():
+            raise FileNotFoundError(f"{argument}: got {path}, expected an existing picture or a folder of pictures")
+    first, *others = inputs
+    if not inputs[first].is_dir():
+        folders = [argument for argument in others if inputs[argument].is_dir()]
+        if folders:
+            raise ValueError(f"{folders[0]}: got the folder {inputs[folders[0]]}, expected a file, as {first} is one")
+        target = out or inputs[first].with_name(f"{inputs[first].stem}{ending}.png")
+        if target.exists() and not overwrite:
+            raise ValueError(f"out: got {target}, which is there; expected another name, or --overwrite")
+        return Plan([Job(inputs[first].stem, inputs, target)], [], {})
+    target = out or inputs[first].with_name(f"{inputs[first].name}{ending}")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"out: got the file {target}, expected a folder, as {first} is one")
+    return _folder_plan({argument: _named(argument, path) for argument, path in inputs.items()}, target, overwrite)
+
+
+def _named(argument: str, path: Path) -> dict[str, Path] | Path:
+    """Name without suffix -> file; a single file as it is."""
+    if not path.is_dir():
+        return path
+    found: dict[str, Path] = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and is_picture_file(p)):
+        name = file.relative_to(path).with_suffix("").as_posix()
+        if name in found:
+            raise ValueError(f"{argument}: got {found[name].name} and {file.name}, expected one picture of each name")
+        found[name] = file
+    if not found:
+        raise ValueError(f"{argument}: got {path} without a picture, expected some")
+    return found
+
+
+def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite: bool) -> Plan:
+    first = next(iter(named))
+    jobs, kept, unmatched = [], [], {}
+    for argument, files in named.items():
+        for name in files if isinstance(files, dict) else ():
+            lacking = [other for other, of in named.items() if isinstance(of, dict) and name not in of]
+            if lacking:
+                unmatched[str(files[name])] = f"no {' and no '.join(lacking)} of that name"
+            elif argument == first:
+                target = out / f"{name}.png"
+                inputs = {other: of[name] if isinstance(of, dict) else of for other, of in named.items()}
+                if target.is_file() and not overwrite:
+                    kept.append(target)
+                else:
+                    jobs.append(Job(name, inputs, target))
+    return Plan(jobs, kept, unmatched)
+
+
+def carry_out(planned: Plan, work: Callable[[Job], None], dry_run: bool, as_json: bool) -> int:
+    """Do the jobs, one after the other; what fails does not stop the others.
+
+    Args:
+        planned: From `plan`.
+        work: Makes one result and writes it whole.
+        dry_run: Only say what would be done.
+        as_json: Say at the end what was done as one line of JSON, and nothing else on the standard output.
+
+    Returns:
+        The exit status: 0, or 1 where something failed or has no partner.
+    """
+    written, failed = [], {}
+    for job in tqdm(planned.jobs, disable=dry_run or len(planned.jobs) < 2, unit="picture"):
+        if dry_run:
+            written.append(str(job.out))
+            continue
+        try:
+            job.out.parent.mkdir(parents=True, exist_ok=True)
+            work(job)
+        except UNREADABLE as error:
+            failed[job.name] = str(error)
+            continue
+        written.append(str(job.out))
+    kept = [str(path) for path in planned.kept]
+    report = {"written": written, "kept": kept, "failed": failed, "unmatched": planned.unmatched}
+    if as_json:
+        print(json.dumps(report | {"dry_run": dry_run}))
+    else:
+        for path in written:
+            print(f"{'would write ' if dry_run else ''}{path}")
+        if kept:
+            print(f"{len(kept)} were there already and were left as they are (--overwrite makes them again)")
+    for name, why in (failed | planned.unmatched).items():
+        print(f"error: {name}: {why}", file=sys.stderr)
+    return 1 if failed or planned.unmatched else 0

@@ -1,0 +1,190 @@
+"""Commands about models: `train`, `convert` and `info`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CROPS = 6  # of each photo
+RECORD = "record.json"
+
+
+class Layout(StrEnum):
+    """How a decoder's weights lie on the disk."""
+
+    asymlib = "asymlib"
+    diffusers = "diffusers"
+    official = "official"
+
+
+def train(
+    photos: Annotated[Path, typer.Argument(help="A folder of photos to train on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trained decoder.")],
+    first_stage: Annotated[
+        str, typer.Option(help="The frozen autoencoder: a folder or a name on the hub; the bundled one by default.")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Its commit, on the hub.")] = "main",
+    subfolder: Annotated[str, typer.Option(help="Where it lies on the hub, such as vae.")] = "",
+    branch: Annotated[bool, typer.Option(help="The condition branch; without it, the control.")] = True,
+    steps: Annotated[int, typer.Option(min=1)] = 1300,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    crop: Annotated[int, typer.Option(min=16, help="Side of a training crop in pixels.")] = 48,
+    seed: Annotated[int, typer.Option()] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is there.")] = False,
+) -> int:
+    """Train the paper's base decoder for an autoencoder on photos of your own; a stopped run goes on where it was.
+
+    asymlib train photos/ --out my_decoder
+
+    asymlib train photos/ --first-stage stable-diffusion-v1-5/stable-diffusion-v1-5 --subfolder vae --out sd_decoder
+    """
+    from asymlib.files import content_hash
+    from asymlib.models.construction import asymmetric_vqgan
+    from asymlib.models.first_stage import fetch_first_stage, load_first_stage
+    from asymlib.models.shipped import load
+    from asymlib.training.decoder import train_decoder
+    from asymlib.training.settings import TrainingSettings
+
+    if (out / "config.json").is_file() and not overwrite:
+        raise ValueError(f"out: got {out}, where a model is; expected another folder, or --overwrite")
+    if not first_stage:
+        autoencoder = load("first_stage")
+    else:
+        home = Path(first_stage)
+        if not home.is_dir():
+            home = out.with_name(out.name + ".first_stage")
+            if not (home / "config.json").is_file():
+                fetch_first_stage(first_stage, revision, subfolder, home)
+        autoencoder = load_first_stage(home)
+    crops, files = _read_crops(photos, autoencoder, crop, seed)
+    vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
+    settings = TrainingSettings(steps=steps, batch=batch)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    curve = train_decoder(
+        vqgan,
+        crops,
+        settings,
+        seed=seed,
+        out=out,
+        resume_path=out.with_name(out.name + ".resume.pt"),
+        data_hash=content_hash(*files),
+    )
+    facts = {"photos": len(files), "data": content_hash(*files), "seed": seed, "steps": steps, "batch": batch}
+    (out / RECORD).write_text(json.dumps(facts | {"crop": crop, "loss": curve[-1]["loss"]}, indent=1) + "\n")
+    print(out)
+    return 0
+
+
+def _read_crops(folder: Path, autoencoder, crop: int, seed: int):
+    """Training crops of every picture in a folder, with their latents, and the files."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from asymlib.models.first_stage import encode_moments
+    from asymlib.pictures import is_picture_file, read_photo
+    from asymlib.pixels import to_tensor
+    from asymlib.training.latents import Crops
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"photos: got {folder}, expected an existing folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture_file(path))
+    if not files:
+        raise ValueError(f"photos: got {folder} without a picture, expected some")
+    rng, cut = np.random.default_rng([seed, 60]), []
+    for file in tqdm(files, desc="photos", mininterval=5):
+        pixels = read_photo(file, "photos", smallest=crop).on_white
+        for _ in range(CROPS):
+            y, x = (int(rng.integers(0, extent - crop + 1)) for extent in pixels.shape[:2])
+            cut.append(pixels[y : y + crop, x : x + crop])
+    images = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).contiguous()
+    return Crops(images, encode_moments(autoencoder, to_tensor(images))), files
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="The official .ckpt, or a folder of diffusers or of asymlib.")],
+    target: Annotated[Path, typer.Argument(help="A file for official weights, else a folder.")],
+    to: Annotated[Layout, typer.Option(help="The layout to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> int:
+    """Bring a decoder from one layout to another; the pixels that it makes are the same.
+
+    asymlib convert asymmetric.ckpt my_vae --to diffusers
+    """
+    from asymlib.files import save_pretrained
+    from asymlib.models.decoder import load_vqgan
+    from asymlib.models.official import load_official, save_official
+
+    if target.exists() and not overwrite:
+        raise ValueError(f"target: got {target}, which is there; expected another name, or --overwrite")
+    if not source.exists():
+        raise FileNotFoundError(f"source: got {source}, expected an existing file or folder")
+    vqgan = load_vqgan(source) if source.is_dir() else load_official(source)
+    if to is Layout.official:
+        save_official(vqgan, target)
+    else:
+        save_pretrained(vqgan if to is Layout.asymlib else vqgan.to_diffusers(), target)
+    print(target)
+    return 0
+
+
+def info(
+    artefact: Annotated[str, typer.Argument(help="A folder of weights, a name that ships, or a file under results/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> int:
+    """Where something comes from: commit, settings, data and seed; of weights also what they are.
+
+    asymlib info base
+    """
+    path = Path(artefact)
+    facts = _of_results(path) if path.is_file() else _of_weights(path, artefact)
+    if as_json:
+        print(json.dumps(facts))
+        return 0
+    for name, fact in facts.items():
+        print(f"{name}: {json.dumps(fact) if isinstance(fact, (dict, list)) else fact}")
+    return 0
+
+
+def _of_weights(path: Path, name: str) -> dict:
+    from safetensors import safe_open
+
+    from asymlib.files import content_hash
+    from asymlib.models.first_stage import pretrained
+
+    folder = path if path.is_dir() else pretrained(name)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"artefact: got {folder} without a config.json, expected a folder of weights")
+    facts = {"folder": str(folder), "class": json.loads(config.read_text()).get("_class_name")}
+    for weights in sorted(folder.glob("*.safetensors")):
+        with safe_open(weights, "pt") as tensors:
+            parts = [tensors.get_slice(key) for key in tensors.keys()]
+        sizes = [part.get_shape() for part in parts]
+        facts["parameters"] = facts.get("parameters", 0) + sum(_product(size) for size in sizes)
+        facts["precision"] = ", ".join(sorted({part.get_dtype() for part in parts}))
+    facts["sha256"] = content_hash(*sorted(folder.glob("*.safetensors")))
+    record = folder / RECORD
+    return facts | (json.loads(record.read_text()) if record.is_file() else {"record": "none beside the weights"})
+
+
+def _of_results(path: Path) -> dict:
+    """The records of the profile in whose results a file lies."""
+    for folder in path.resolve().parents:
+        records = sorted((folder / "provenance").glob("*.json"))
+        if records:
+            told = ("commit", "seed", "data", "first_stage", "code")
+            models = {r.stem: json.loads(r.read_text()) for r in records}
+            return {"file": str(path), "profile": folder.name} | {
+                name: {key: record[key] for key in told if key in record} for name, record in models.items()
+            }
+    raise ValueError(f"artefact: got {path}, expected weights, or a file under results/PROFILE with its provenance")
+
+
+def _product(size: list[int]) -> int:
+    total = 1
+    for extent in size:
+        total *= extent
+    return total

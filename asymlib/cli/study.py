@@ -1,0 +1,48 @@
+"""Commands of the experiment, which `pip install 'asymlib[study]'` brings: `evaluate` and `repro`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@contextmanager
+def _installed(command: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{command} needs {error.name}: pip install 'asymlib[study]'") from error
+
+
+def evaluate(
+    autoencoder: Annotated[str, typer.Argument(help="An autoencoder of diffusers: a folder, or a name that ships.")],
+    photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")],
+    scenes: Annotated[int, typer.Option(min=2, help="How many photos.")] = 24,
+    size: Annotated[int, typer.Option(min=64, help="Side in pixels, a multiple of 8.")] = 256,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> int:
+    """Compare everything that can come after a decoder, on your autoencoder and your photos.
+
+    asymlib evaluate my_vae photos/ --out tables/
+    """
+    with _installed("evaluate"):
+        from asymlib.study.evaluation.finishers import compare_finishers
+    print(compare_finishers(autoencoder, photos, out, scenes, size, seed, "test").to_string(index=False))
+    return 0
+
+
+def repro(
+    profile: Annotated[str, typer.Argument(help="A profile of params.yaml.")] = "default",
+    stage: Annotated[list[str] | None, typer.Argument(help="Stages, with all that they need; all by default.")] = None,
+) -> int:
+    """Run the pipeline of the repository around the current folder; what has not changed is not run again.
+
+    asymlib repro smoke
+    """
+    with _installed("repro"):
+        from asymlib.study.profiles import run_profile
+        from asymlib.study.project import project_root
+    return run_profile(profile, project_root(), stage or ())
