@@ -10,7 +10,6 @@ read, and where the edit equals the photo outside the hole nothing is changed.
 from itertools import product
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -22,12 +21,12 @@ from asymlib.masks import dilate
 
 CELLS = 128  # at most so many cells a side see the colours: one fit for the picture, whatever its size
 LEAST_CELL = 4  # pixels; texture that the autoencoder has lost averages out in a cell
-MARGIN = 4  # pixels around the hole that it may have spoilt
-ROUNDS = 5  # of reweighting
-# How strongly each term is held at no change, as a share of the known cells: offset, slopes and curves over the
-# picture, the three channels, their squares.
-PRIOR = (1e-4, 1e-3, 1e-3, 1e-2, 1e-2, 1e-2, 1e-3, 1e-3, 1e-3, 1e-2, 1e-2, 1e-2)
-LEAST_CELLS = 16  # the prior is never weaker than with so many known cells
+MARGIN = 6  # pixels around the hole that it may have spoilt
+ROUNDS = 6  # of reweighting
+# How large each term of a change of colours is expected to be: offset, slopes and curves over the picture, the three
+# channels, their squares. The noisier the known pixels, the closer to no change the fit stays.
+EXPECTED = (0.1, 0.05, 0.05, 0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05)
+ALIKE = 4  # cells whose errors are alike, so that together they tell as much as one
 
 
 def calibrate(photo: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -74,17 +73,16 @@ def _field(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def _fit(terms: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """(N, T, 3): least squares with ridge, reweighted: a cell that is off by more than is usual counts less."""
+    """(N, T, 3): the most likely change, given how large one is expected to be; a cell that is off by more than usual
+    counts less."""
     a, b, s = (part.flatten(2).transpose(1, 2).double() for part in (terms, wanted, share))
-    held = s.sum(1, keepdim=True).clamp(min=LEAST_CELLS)
-    prior = torch.diag(torch.tensor(PRIOR, dtype=a.dtype, device=a.device)) * held
-    weight = s
+    expected = torch.diag(torch.tensor(EXPECTED, dtype=a.dtype, device=a.device) ** -2)
+    change = a.new_zeros(len(a), a.shape[2], 3)
     for _ in range(ROUNDS):
-        weighted = (a * weight).transpose(1, 2)
-        change = torch.linalg.solve(weighted @ a + prior, weighted @ b)
         square = (b - a @ change).square().mean(2, keepdim=True)
-        usual = torch.stack([_median(e[k > 0]) for e, k in zip(square, s, strict=True)])[:, None, None]
-        weight = s / (1 + square / (4 * usual + 1e-8)).square()
+        usual = torch.stack([_median(e[k > 0]) for e, k in zip(square, s, strict=True)])[:, None, None] + 1e-8
+        weighted = (a * s / (1 + square / (4 * usual)).square()).transpose(1, 2)
+        change = torch.linalg.solve(weighted @ a + ALIKE * usual * expected, weighted @ b)
     return change.float()
 
 
@@ -130,6 +128,8 @@ def distances(known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _distance(plane: np.ndarray, far: float) -> np.ndarray:
+    import cv2  # here, since who decodes measures no distances
+
     if plane.all():
         return np.full(plane.shape, far, np.float32)
     return cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -205,7 +205,7 @@ class LastWord(ModelMixin, ConfigMixin):
         Returns:
             (N, 3, H, W) of edited's type and device; the photo's own values where the mask is 0.
         """
-        photo, mask = photo.to(edited), mask.to(edited)
+        photo, edited, mask = photo.to(edited), edited.clamp(-1, 1), mask.to(edited)
         whole, film = self.carry(photo.float(), edited.float(), (mask == 0).float())
         corrected = torch.lerp(edited.float(), whole.edited + self._in_tiles(whole, film), strength)
         return torch.lerp(photo, corrected.clamp(-1, 1).to(edited), mask)

@@ -1,0 +1,197 @@
+"""The command: files and folders matched, resumed, reported; exit codes; one sentence for every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AsymmetricAutoencoderKL
+from PIL import Image
+
+from asymlib.cli import app, main
+from asymlib.cli.jobs import Plan, carry_out, plan
+from asymlib.editing import finishing
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.last_word import LastWord
+
+COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
+
+
+def picture(path, seed=0, size=(40, 32)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
+    return path
+
+
+def hole(path, size=(40, 32)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", size)
+    mask.paste(255, (10, 8, 25, 20))
+    mask.save(path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for i, name in enumerate(("a", "b", "deep/c")):
+        picture(tmp_path / "photos" / f"{name}.png", i)
+        picture(tmp_path / "edits" / f"{name}.png", i + 10)
+        hole(tmp_path / "masks" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def last_word(monkeypatch):
+    """A new one in the shipped one's place: what it does is tested elsewhere."""
+    monkeypatch.setattr(finishing, "shipped", lambda model=LastWord(8): model)
+
+
+def test_one_photo_is_finished_beside_itself(tmp_path, capsys):
+    photo, edited, mask = picture(tmp_path / "p.jpg"), picture(tmp_path / "e.png", 1), hole(tmp_path / "m.png")
+    assert main(["finish", str(photo), str(edited), str(mask)]) == 0
+    out = tmp_path / "p_finished.png"
+    assert capsys.readouterr().out.strip() == str(out)
+    outside = np.asarray(Image.open(mask)) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(out))[outside], np.asarray(Image.open(photo))[outside])
+
+
+def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
+    arguments = [str(picture(tmp_path / "p.png")), str(picture(tmp_path / "e.png", 1)), str(hole(tmp_path / "m.png"))]
+    out = picture(tmp_path / "out.png", 5)
+    before = out.read_bytes()
+    assert main(["finish", *arguments, "-o", str(out)]) == 1
+    assert "error: out: got" in capsys.readouterr().err and out.read_bytes() == before
+    assert main(["finish", *arguments, "-o", str(out), "--overwrite"]) == 0 and out.read_bytes() != before
+
+
+def test_a_folder_is_matched_by_name_and_a_half_done_one_resumed(folders, capsys):
+    inputs = [str(folders / name) for name in ("photos", "edits", "masks")]
+    out = folders / "finished"
+    assert main(["finish", *inputs, "-o", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(told["written"]) == sorted(str(out / f"{name}.png") for name in ("a", "b", "deep/c"))
+    (out / "b.png").unlink()
+    kept = (out / "a.png").read_bytes()
+    assert main(["finish", *inputs, "-o", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["written"] == [str(out / "b.png")] and len(told["kept"]) == 2
+    assert (out / "a.png").read_bytes() == kept
+
+
+def test_every_unmatched_file_is_named_and_the_rest_is_done(folders, capsys):
+    (folders / "edits" / "b.png").unlink()
+    picture(folders / "edits" / "stranger.png")
+    inputs = [str(folders / name) for name in ("photos", "edits", "masks")]
+    assert main(["finish", *inputs, "-o", str(folders / "out")]) == 1
+    told = capsys.readouterr()
+    for name in ("photos/b.png: no edited", "edits/stranger.png: no photo and no mask", "masks/b.png: no edited"):
+        assert name in told.err.replace("\\", "/")
+    assert len(told.out.split()) == 2
+
+
+def test_one_mask_serves_all_photos_and_a_broken_picture_stops_none(folders, capsys):
+    (folders / "edits" / "a.png").write_bytes(b"no picture")
+    inputs = [str(folders / "photos"), str(folders / "edits"), str(folders / "masks" / "a.png")]
+    assert main(["finish", *inputs, "-o", str(folders / "out")]) == 1
+    assert "error: a: edited: got a.png" in capsys.readouterr().err
+    assert (folders / "out" / "b.png").is_file() and not (folders / "out" / "a.png").exists()
+
+
+def test_a_dry_run_writes_nothing(folders, capsys):
+    inputs = [str(folders / name) for name in ("photos", "edits", "masks")]
+    assert main(["finish", *inputs, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("would write") == 3 and not (folders / "photos_finished").exists()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda f: {"photo": f / "none.png"}, "photo: got .*none.png, expected an existing picture"),
+        (lambda f: {"photo": f / "photos" / "a.png", "mask": f / "masks"}, "mask: got the folder"),
+        (lambda f: {"photo": f / "empty"}, "photo: got .* without a picture"),
+    ],
+)
+def test_a_call_that_cannot_be_planned_is_one_sentence(folders, make, message):
+    (folders / "empty").mkdir()
+    with pytest.raises((ValueError, OSError), match=message):
+        plan(make(folders), None, "_x", False)
+
+
+def test_two_pictures_of_one_name_are_refused(folders):
+    picture(folders / "photos" / "a.jpg")
+    with pytest.raises(ValueError, match="photo: got a.jpg and a.png, expected one picture of each name"):
+        plan({"photo": folders / "photos"}, None, "_x", False)
+
+
+def test_exit_codes_and_the_traceback(tmp_path, capsys):
+    assert main(["finish"]) == 2 and main(["frobnicate"]) == 2 and main(["--help"]) == 0
+    assert main(["info", "no_such_model"]) == 1
+    told = capsys.readouterr().err
+    assert "error: name: got 'no_such_model', expected one of" in told and "Traceback" not in told
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "info", "no_such_model"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_whose_options_there_are(command, capsys):
+    """Breaks when an example names an option that was renamed or is gone."""
+    assert main([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    examples = [line.split() for line in told.splitlines() if line.strip().startswith(f"asymlib {command}")]
+    assert examples
+    for words in examples:
+        assert all(word in told.split("Options:")[1] for word in words if word.startswith("--"))
+
+
+def test_a_folder_of_weights_and_a_table_tell_their_history(tmp_path, capsys):
+    assert main(["info", "first_stage", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["class"] == "AutoencoderKL" and facts["parameters"] > 2_000_000 and len(facts["sha256"]) == 12
+    results = tmp_path / "results" / "mine"
+    (results / "provenance").mkdir(parents=True)
+    (results / "provenance" / "base.json").write_text(json.dumps({"commit": "abc", "seed": 3, "data": "d"}))
+    (results / "table.csv").write_text("a,b\n")
+    assert main(["info", str(results / "table.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["base"] == {"commit": "abc", "seed": 3, "data": "d"}
+
+
+def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):
+    """Breaks when a way round changes a pixel."""
+    vqgan = asymmetric_vqgan(first_stage, 8, 2, seed=0)
+    vqgan.save_pretrained(tmp_path / "ours")
+    steps = [("ours", "official.ckpt", "official"), ("ours", "theirs", "diffusers"), ("theirs", "again", "asymlib")]
+    for source, target, layout in steps:
+        assert main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", layout]) == 0
+    again, theirs = (
+        kind.from_pretrained(tmp_path / name)
+        for kind, name in ((type(vqgan), "again"), (AsymmetricAutoencoderKL, "theirs"))
+    )
+    picture, mask = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    with torch.no_grad():
+        latent = vqgan.encode(picture)
+        expected = vqgan.decode(latent, image=picture, mask=mask)
+        torch.testing.assert_close(again.decode(latent, image=picture, mask=mask), expected)
+        torch.testing.assert_close(theirs.decode(latent, image=picture, mask=mask).sample, expected)
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "diffusers"]) == 1
+
+
+def test_a_decoder_is_trained_on_a_folder(first_stage, tmp_path, capsys):
+    first_stage.save_pretrained(tmp_path / "vae")
+    for i in range(2):
+        picture(tmp_path / "photos" / f"{i}.png", i, (50, 40))
+    call = ["train", str(tmp_path / "photos"), "--first-stage", str(tmp_path / "vae"), "-o", str(tmp_path / "made")]
+    assert main([*call, "--steps", "2", "--batch", "2", "--crop", "32"]) == 0
+    assert json.loads((tmp_path / "made" / "record.json").read_text())["steps"] == 2
+    assert main([*call, "--steps", "2"]) == 1
+    assert "out: got" in capsys.readouterr().err and not list(tmp_path.glob("*.resume.pt"))
+
+
+def test_what_fails_is_told_and_does_not_stop_the_others(tmp_path, capsys):
+    planned = plan({"photo": picture(tmp_path / "p.png")}, tmp_path / "out.png", "", False)
+
+    def work(job):
+        raise ValueError("photo: got something, expected another")
+
+    assert carry_out(planned, work, False, True) == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == {"p": "photo: got something, expected another"}
+    assert carry_out(Plan([], [], {}), work, False, False) == 0

@@ -1,0 +1,61 @@
+"""The last word's training: the loss falls, a killed run goes on, and the small autoencoders learn."""
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from asymlib.models.last_word import LastWord
+from asymlib.study.dataset.artefacts import fixed_codecs, simulate, small_autoencoder
+from asymlib.study.params import load_params
+from asymlib.study.training.last_word import train_autoencoder, train_last_word
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(4, 3, 12, 12, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (96, 96), mode="bicubic").clamp(0, 1)
+    return (smooth * 255).byte()
+
+
+@pytest.fixture(scope="module")
+def edits(images, first_stage):
+    return simulate(fixed_codecs({"first_stage": first_stage}, images), images, {64: 12, 96: 4}, seed=0)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return load_params("smoke").last_word
+
+
+def of(model) -> dict[str, bytes]:
+    return {name: weight.numpy().tobytes() for name, weight in model.state_dict().items()}
+
+
+def test_training_lowers_the_loss(edits, settings):
+    curve = train_last_word(LastWord(8), edits, settings.model_copy(update={"steps": 150, "batch": 4, "lr": 5e-3}), 0)
+    assert curve[-1]["step"] == 150 and curve[-1]["loss"] < 0.9 * curve[0]["loss"]
+
+
+def test_a_killed_run_continues_bit_for_bit(edits, settings, tmp_path, kept_often, killed_after):
+    settings = settings.model_copy(update={"steps": 8})
+    whole, resumed, path = LastWord(8), LastWord(8), tmp_path / "states" / "resume.pt"
+    train_last_word(whole, edits, settings, 0)
+    kept_often(2)
+    with killed_after(5):
+        train_last_word(LastWord(8), edits, settings, 0, tmp_path / "model", path)
+    train_last_word(resumed, edits, settings, 0, tmp_path / "model", path)
+    assert of(resumed) == of(whole) == of(LastWord.from_pretrained(tmp_path / "model")) and not path.exists()
+
+
+def test_a_small_autoencoder_learns(images):
+    model = small_autoencoder(4, 8, 8, 0)
+    picture = images[:2, :, :64, :64].float() / 127.5 - 1
+
+    def off() -> float:
+        with torch.no_grad():
+            return float(mse_loss(model.decode(model.encode(picture).latent_dist.mean).sample, picture))
+
+    before = off()
+    train_autoencoder(model, images, mse_loss, 40, 0)
+    assert off() < 0.6 * before and not model.training
