@@ -43,7 +43,8 @@ def folders(tmp_path):
 @pytest.fixture(autouse=True)
 def last_word(monkeypatch):
     """A new one in the shipped one's place: what it does is tested elsewhere."""
-    monkeypatch.setattr(finishing, "shipped", lambda model=LastWord(8): model)
+    model = LastWord(8)
+    monkeypatch.setattr(finishing, "shipped", lambda: model)
 
 
 def test_one_photo_is_finished_beside_itself(tmp_path, capsys):
