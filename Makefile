@@ -9,7 +9,7 @@
 # make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
 # make verify  compute the committed results again: LEVEL=tables (a minute), metrics (stored pictures), all (retrains)
-# make readme  rewrite the README's tables from results/ and its data plan from params.yaml
+# make readme  rewrite the numbers of README and docs from results/, and the data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
 
 PROFILE ?= default

@@ -1,4 +1,4 @@
-"""The README's page "Use it with your own model", block by block, with a small model and a few photographs."""
+"""docs/OWN_MODEL.md, block by block, with a small model and a few photographs."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from skimage import data
 from asymlib.study.project import project_root
 
 ROOT = project_root()
-PAGE = (ROOT / "README.md").read_text().split("## Use it with your own model")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "OWN_MODEL.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_pipelines, fresh_project, photographs):
-    """A copy of the project with the README's profile, and beside it a pipeline, its autoencoder and photographs."""
+    """A copy of the project with the page's profile, and beside it a pipeline, its autoencoder and photographs."""
     place = tmp_path_factory.mktemp("own")
     fresh_project(place / "project")
     pipe = tiny_pipelines.stable_diffusion_inpaint()

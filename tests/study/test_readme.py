@@ -1,4 +1,4 @@
-"""A number in the README comes from results/, and what it tells to run exists."""
+"""A number in README and docs comes from results/, what they tell to run exists, and the README is one page."""
 
 import re
 
@@ -7,45 +7,48 @@ import pytest
 from asymlib.study.params import load_params
 from asymlib.study.project import project_root
 from asymlib.study.reporting.plan import plan_text
-from asymlib.study.reporting.report import filled, readme_claims, readme_tables
+from asymlib.study.reporting.report import filled
 
 ROOT = project_root()
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"<!-- results: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-CLAIMS = re.search(r"<!-- claims: (\w+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = (ROOT / "docs" / "RESULTS.md").read_text()
 
 
-def test_the_readme_has_tables():
-    assert [name for name, _ in BLOCKS] == ["default"]
+def test_the_readme_is_one_page():
+    assert len(README.read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("profile, text", BLOCKS, ids=[name for name, _ in BLOCKS])
-def test_the_readme_s_tables_are_those_of_the_results(profile, text):
-    """Breaks when a number is typed, or results change and the README does not (`make readme`)."""
-    assert text == readme_tables(ROOT / "results", profile)
+def test_the_results_have_tables_claims_and_numbers_in_sentences():
+    """Breaks when the comparison below finds nothing to compare."""
+    assert re.findall(r"<!-- (results|claims): (\w+) -->", RESULTS) == [("claims", "default"), ("results", "default")]
+    assert len(re.findall("<!-- = ", RESULTS)) >= 10 and len(re.findall("<!-- = ", README.read_text())) >= 10
 
 
-def test_the_readme_s_claims_are_those_of_the_results():
-    assert CLAIMS[2] == readme_claims(ROOT / "results", CLAIMS[1])
-
-
-def test_every_number_in_a_sentence_is_a_cell_of_a_table():
-    """Breaks when a statement keeps the number of an earlier run."""
-    assert len(re.findall("<!-- = ", README)) >= 10
-    assert filled(README, ROOT / "results") == README
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_number_is_one_of_the_results(page):
+    """Breaks when a number is typed, or results change and a page does not (`make readme`)."""
+    assert filled(page.read_text(), ROOT / "results") == page.read_text()
 
 
 def test_the_data_plan_is_counted_not_typed():
-    """Breaks when the settings of `paper` change and the README does not (`make readme`)."""
-    text = re.search(r"<!-- plan -->\n(.*?)\n<!-- end plan -->", README, re.DOTALL)[1]
-    assert text == plan_text(load_params("paper"))
+    """Breaks when the settings of `paper` change and the page does not (`make readme`)."""
+    page = (ROOT / "docs" / "PAPER_SCALE.md").read_text()
+    assert re.search(r"<!-- plan -->\n(.*?)\n<!-- end plan -->", page, re.DOTALL)[1] == plan_text(load_params("paper"))
 
 
-def test_pictures_and_links_exist():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("http") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_and_links_exist(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
 
 
 def test_every_make_target_exists():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:`|\n)make (\w+)", README)) <= targets
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|\n)make (\w+)", page.read_text())) <= targets, page
+
+
+def test_every_notebook_is_in_the_table():
+    table = README.read_text()
+    assert all(path.name in table for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))

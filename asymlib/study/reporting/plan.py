@@ -98,7 +98,7 @@ def training_plan(params: Profile, tflops: float = TFLOPS, price: float = PRICE)
 
 
 def plan_text(params: Profile) -> str:
-    """The README's paragraph and table."""
+    """The paragraph and table of docs/PAPER_SCALE.md."""
     return (
         f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} for its hour, both assumed; everything else is "
         f"counted on one training step at {params.stream.size} px:\n\n{markdown(training_plan(params))}"
@@ -107,15 +107,15 @@ def plan_text(params: Profile) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(
-        prog="python -m asymlib.study.reporting.plan", description="Rewrite the README's data plan from params.yaml."
+        prog="python -m asymlib.study.reporting.plan", description="Rewrite the data plan of docs/PAPER_SCALE.md."
     ).parse_args()
-    readme = project_root() / "README.md"
+    page = project_root() / "docs" / "PAPER_SCALE.md"
     text = plan_text(load_params("paper"))
-    readme.write_text(
+    page.write_text(
         re.sub(
             r"(<!-- plan -->\n).*?(<!-- end plan -->)",
             lambda m: f"{m[1]}{text}\n{m[2]}",
-            readme.read_text(),
+            page.read_text(),
             flags=re.DOTALL,
         )
     )

@@ -1,4 +1,4 @@
-"""The report of a profile on one page, and the tables of the README: pictures and numbers beside the paper's."""
+"""The report of a profile on one page, and the numbers of README and docs: pictures and numbers beside the paper's."""
 
 import argparse
 import json
@@ -206,7 +206,7 @@ def generation_table(results: Path, stratum: str) -> pd.DataFrame:
 
 
 def readme_tables(results: Path, profile: str) -> str:
-    """The tables of the README for a profile, as Markdown."""
+    """The tables of docs/RESULTS.md for a profile, as Markdown."""
     inpainting, width = (read_table(results / profile / "tables" / f"{name}.csv") for name in ("inpainting", "width"))
     parts = [f"Profile `{profile}`, photographs never trained on (every decoder was also measured with `paste_hard`):"]
     for source in ("own", "inpainted"):
@@ -221,14 +221,14 @@ def readme_tables(results: Path, profile: str) -> str:
 
 
 def readme_claims(results: Path, profile: str) -> str:
-    """The claims of a profile for the README, as Markdown."""
+    """The claims of a profile for docs/RESULTS.md, as Markdown."""
     table = read_table(results / profile / "tables" / "claims.csv")
     parts = [f"The paper's claims, under `{profile}`:", markdown(claims_for_reading(table, "paper"))]
     return "\n\n".join([*parts, "Ours:", markdown(claims_for_reading(table, "ours"))])
 
 
 def filled(readme: str, results: Path) -> str:
-    """A README with its numbers from results/: what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE
+    """A page with its numbers from results/: what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE
     -->` and `<!-- end -->`, and, in a sentence, between `<!-- = TABLE VARIANT SOURCE METRIC STYLE -->` and `<!-- -->`
     (of `default`, photographs, all masks)."""
     write = {"results": readme_tables, "claims": readme_claims}
@@ -238,10 +238,10 @@ def filled(readme: str, results: Path) -> str:
     return in_sentence.sub(lambda m: f"{m[1]}{_number(results / 'default', *m.groups()[1:-1])}{m[7]}", readme)
 
 
-def update_readme(root: Path) -> None:
-    """Rewrite the README's numbers, see `filled`."""
-    readme = root / "README.md"
-    readme.write_text(filled(readme.read_text(), root / "results"))
+def update_pages(root: Path) -> None:
+    """Rewrite the numbers of README and docs, see `filled`."""
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        page.write_text(filled(page.read_text(), root / "results"))
 
 
 def _number(results: Path, name: str, variant: str, source: str, metric: str, style: str) -> str:
@@ -273,6 +273,6 @@ def markdown(table: pd.DataFrame) -> str:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(
-        prog="python -m asymlib.study.reporting.report", description="Rewrite the README's tables from results/."
+        prog="python -m asymlib.study.reporting.report", description="Rewrite the numbers of README and docs."
     ).parse_args()
-    update_readme(project_root())
+    update_pages(project_root())

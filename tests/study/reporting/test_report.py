@@ -1,4 +1,4 @@
-"""The comparison with the paper is made of ratios, and the README's tables are rewritten in their place."""
+"""The comparison with the paper is made of ratios, and the pages' tables are rewritten in their place."""
 
 import pandas as pd
 import pytest
@@ -24,7 +24,7 @@ def test_the_readme_keeps_what_stands_around_its_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "readme_tables", lambda results, profile: f"table of {profile}")
     text = "# Title\n\n<!-- results: default -->\nold\n<!-- end -->\n\nProse with \\1.\n"
     (tmp_path / "README.md").write_text(text)
-    report.update_readme(tmp_path)
+    report.update_pages(tmp_path)
     assert (tmp_path / "README.md").read_text() == text.replace("old", "table of default")
 
 
