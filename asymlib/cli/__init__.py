@@ -52,3 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if isinstance(error, expected) else " (a mistake of ours; --debug shows where)"
         print(f"error: {kind}{error}{hint}", file=sys.stderr)
         return 1
+
+
+def run() -> None:
+    """What the command calls."""
+    sys.exit(main())

@@ -221,18 +221,29 @@ class LastWord(ModelMixin, ConfigMixin):
         Returns:
             What the convolutions see, and their scales and shifts, (N, layers, 2, width, 1, 1).
         """
-        inside, outside = distances(known)
-        calibrated = calibrate(x, y, 1 - known)
-        errors = [known * (x - picture) for picture in (y, calibrated)]
-        evidence = torch.cat([self.evidence(error, known, outside) for error in errors], dim=1)
-        gates, film = self.judge(evidence)[..., None, None].tensor_split([3], dim=1)
-        share = torch.sigmoid(2 + gates[:, :1])
-        y, error = torch.lerp(y, calibrated, share), torch.lerp(*errors, share)
+        evidence, calibrated, (inside, outside) = self.gathered(x, y, known)
+        share, part, length, film = self.judged(evidence)
+        y = torch.lerp(y, calibrated, share)
+        error = known * (x - y)
         near, size = carried(torch.cat([error, error.abs().mean(1, keepdim=True)], dim=1), known).tensor_split([3], 1)
         near = (1 - known) * near
-        step = torch.sigmoid(gates[:, 1:2]) * torch.exp(-inside / (8 * torch.exp(gates[:, 2:]))) * near
-        film = film.unflatten(1, (len(self.layers), 2, -1))
+        step = part * torch.exp(-inside / length) * near
         return Carried(y + step, near - step, error, size, known, inside, outside), film
+
+    def gathered(self, x: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> tuple:
+        """The evidence of the edit's error and of the calibrated one's, (N, 4 R + 4); the calibrated edit; `distances`.
+        Arguments as `carry`'s."""
+        sides, calibrated = distances(known), calibrate(x, y, 1 - known)
+        errors = (known * (x - picture) for picture in (y, calibrated))
+        return torch.cat([self.evidence(error, known, sides[1]) for error in errors], dim=1), calibrated, sides
+
+    def judged(self, evidence: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """From the evidence of both errors, (N, 4 R + 4): the share of the calibration that is applied, the share of
+        the step that is carried and over how many pixels, (N, 1, 1, 1) each, and the convolutions' scales and shifts,
+        (N, layers, 2, width, 1, 1)."""
+        gates, film = self.judge(evidence)[..., None, None].tensor_split([3], dim=1)
+        shares = torch.sigmoid(2 + gates[:, :1]), torch.sigmoid(gates[:, 1:2])
+        return *shares, 8 * torch.exp(gates[:, 2:]), film.unflatten(1, (len(self.layers), 2, -1))
 
     def evidence(self, error: torch.Tensor, known: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
         """(N, 2 R + 2): logarithms of the known pixels' error up to each of `REACHES` and beyond, root mean square and

@@ -1,4 +1,4 @@
-"""Short runs of many decoders, several seeds each, for the questions of notebooks 08, 09 and 12: `make ablations`.
+"""Short runs of many decoders, several seeds each, for the questions of notebooks 08 and 09: `make ablations`.
 
 A run is a row of `ablations` in params.yaml and a seed. It starts from the trained vanilla decoder, trains with what
 the row changes, and is measured on some photographs of the profile's `evaluation.split`. As many runs go side by side
@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from asymlib.editing.compositing import PASTES
 from asymlib.files import content_hash
 from asymlib.models.first_stage import load_first_stage
 from asymlib.study.dataset.images import Pairs, load_pairs
@@ -32,8 +31,10 @@ from asymlib.study.provenance import write_json
 from asymlib.study.reporting.tables import read_rows, write_rows
 from asymlib.study.sources import SHORT
 from asymlib.study.training import run
+from asymlib.study.training.inpainter import make_edits
 from asymlib.training.checkpoints import load_tensors, save_tensors
 from asymlib.training.decoder import train_decoder
+from asymlib.training.latents import Crops
 
 METRICS = ["pre_error", "seam_added", "hole_changed", "seam_grad", "ring_l1_4", "hole_psnr", "hole_effnet_distance"]
 IDENTITY = [
@@ -49,7 +50,6 @@ IDENTITY = [
     "every",
     "sampling_steps",
 ]
-PASTED = {name: PASTES[name] for name in ("paste_hard", "paste_poisson")}  # what retouch has to beat
 WHOLE = "whole"  # the source that is decoded without a mask; its hole is the whole picture
 
 
@@ -67,6 +67,8 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
     """
     if not (params.checkpoints / "inpainter").is_dir():
         raise FileNotFoundError(f"checkpoint {params.checkpoints / 'inpainter'} is missing; `make ablations` makes it")
+    if any(row.training.get("inpainted_share") for row in ablations.rows.values()):
+        _provide_edits(params)
     runs = {}  # folder -> what its record has to say
     for name, row in ablations.rows.items():
         record = run.start_record(params, name) | {
@@ -86,10 +88,9 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
             there = {name: tensor for name, tensor in task._asdict().items() if tensor is not None}
             save_tensors(_home(params) / f"{source}.safetensors", there)
         vanilla = plain(first_stage)
-        rows = evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, params.evaluation.batch, params.seed, PASTED)
+        rows = evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, params.evaluation.batch, params.seed, pastes={})
         rows = pd.concat([rows.assign(seed=seed) for seed in ablations.seeds])  # needs no training, hence no seed
-        kept = rows["metric"].isin(METRICS) & ~((rows["metric"] == "pre_error") & rows["variant"].str.contains("paste"))
-        write_rows(rows[kept], _home(params, "vanilla") / "rows.csv")
+        write_rows(rows[rows["metric"].isin(METRICS)], _home(params, "vanilla") / "rows.csv")
     with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
         started = [pool.submit(one_run, params, ablations, record, folder) for folder, record in pending.items()]
         try:
@@ -130,6 +131,19 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
     rows = _measured(vqgan, plain(first_stage), pairs, _home(params), params.evaluation.batch, seed)
     write_rows(rows.assign(variant=name), folder / "rows.csv")
     write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
+
+
+def _provide_edits(params: Profile) -> None:
+    """Fill holes of training crops with the diffusion model, unless that was done with the same."""
+    path, latents = run.edits_path(params), params.checkpoints / "first_stage_latents.safetensors"
+    made_of = content_hash(params.checkpoints / "inpainter", latents)
+    if path.is_file() and load_tensors(path)[1].get("made_of") == made_of:
+        return
+    first_stage, settings = load_first_stage(params.checkpoints / "first_stage"), params.inpainter
+    inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
+    crops = Crops(**load_tensors(latents)[0])
+    edits = make_edits(first_stage, inpainter, crops, settings.edits, settings.sampling_steps, params.seed)
+    save_tensors(path, edits._asdict(), {"made_of": made_of})
 
 
 def thin(pairs: Pairs, every: int) -> Pairs:

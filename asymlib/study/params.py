@@ -189,6 +189,7 @@ class Inpainter(Section):
 class LastWordSettings(Section):
     """What comes after any decoder, see `models.last_word`: its simulated edits by size in pixels, and its training."""
 
+    source: Literal["bundled", "train"] = "bundled"
     edits: dict[int, int] = Field({64: 1500, 128: 5000, 256: 700, 512: 60}, min_length=1)
     codec_steps: int = Field(1200, ge=1)
     width: int = Field(40, ge=1)

@@ -20,7 +20,7 @@ from asymlib.study.project import project_root
 RECORDS = {f"asymlib/study/{name}.py" for name in ("params", "profiles", "project", "provenance", "reporting/plots")}
 # a training writes its curve with them, and no number of it depends on how
 SHOWN_BY_TRAININGS = {"asymlib/study/reporting/tables.py"}
-TRAININGS = ("decoder", "inpainter", "ablations")
+TRAININGS = ("decoder", "inpainter", "last_word", "ablations")
 MARK = "# code:"
 
 

@@ -214,9 +214,7 @@ def train_decoder(
             with synchronised(accelerator, decode, i + 1 == parts):
                 image_hat = decode(latent, image, mask)
                 weight = ring_weights(mask, settings.ring_weight) if settings.ring_weight > 1 else None
-                reconstruction = reconstruction_loss(
-                    image_hat, image, perceptual, settings.perceptual_weight, weight, settings.geometric_mean
-                )
+                reconstruction = reconstruction_loss(image_hat, image, perceptual, settings.perceptual_weight, weight)
                 part = reconstruction + settings.kl_weight * kl.to(device)
                 if adversarial:
                     g = generator_loss(discriminator(image_hat))

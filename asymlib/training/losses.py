@@ -18,7 +18,6 @@ def reconstruction_loss(
     perceptual: Callable | None,
     weight: float,
     pixel_weight: torch.Tensor | None = None,
-    geometric: bool = False,
 ) -> torch.Tensor:
     """Sum over pixels and channels of |x - xr| + weight P(x, xr), averaged over the batch.
 
@@ -28,8 +27,6 @@ def reconstruction_loss(
         perceptual: Distance of two batches in [0, 1] -> (N,); or None for none.
         weight: 1 officially (with LPIPS).
         pixel_weight: (N, 1, H, W), of the absolute difference; officially 1 everywhere.
-        geometric: Whether the average is the geometric one, of 1 + each image's sum: a tenth off then counts alike in
-            an image that is nearly right and in one that is far off. Officially it is the arithmetic one.
 
     Source: `contperceptual.py`: the per-image distance is added to every pixel before the sum; log-variance fixed at 0.
     """
@@ -38,8 +35,6 @@ def reconstruction_loss(
     distance = difference.new_zeros(len(image))
     if perceptual is not None and weight:
         distance = perceptual((image_hat + 1) / 2, (image + 1) / 2)
-    if geometric:
-        return (1 + difference.sum((1, 2, 3)) + weight * distance * image[0].numel()).log().mean().exp()
     return difference.sum() / len(image) + weight * distance.mean() * image[0].numel()
 
 

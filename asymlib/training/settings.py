@@ -22,7 +22,6 @@ class TrainingSettings:
         swapped_share: Share of the latents whose hole is another image's; officially 0.
         inpainted_share: Share of the latents whose hole a diffusion model has filled; officially 0.
         ring_weight: Weight of the hole's outermost 4 pixels in the loss; officially 1.
-        geometric_mean: Whether a batch's losses are averaged geometrically, see `reconstruction_loss`.
         perceptual: The perceptual distance in the loss: `lpips_vgg` (officially; needs torchvision's VGG16 weights),
             `effnet_lite0` (needs no download), or `none`.
         perceptual_weight: Its weight, 1 officially.
@@ -52,7 +51,6 @@ class TrainingSettings:
     swapped_share: float = 0.0
     inpainted_share: float = 0.0
     ring_weight: float = 1.0
-    geometric_mean: bool = False
     perceptual: Literal["none", "effnet_lite0", "lpips_vgg"] = "none"
     perceptual_weight: float = 1.0
     kl_weight: float = 1e-6

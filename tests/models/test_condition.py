@@ -1,12 +1,10 @@
 """Other ways for the known pixels than the paper's: each does what its name says, and starts where it should."""
 
-import math
-
 import pytest
 import torch
 from torch.nn.functional import pad
 
-from asymlib.models.condition import BLENDS, Condition, ConditionBranch, Replace, Retouch, shrink_mask
+from asymlib.models.condition import BLENDS, Condition, ConditionBranch, Replace, shrink_mask
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.decoder import load_vqgan
 from asymlib.training.decoder import decode_macs
@@ -105,73 +103,6 @@ def test_a_saved_decoder_comes_back_as_it_was_and_diffusers_refuses_it(first_sta
         assert torch.equal(load_vqgan(tmp_path).decode(latent, image, mask), vqgan.decode(latent, image, mask))
     with pytest.raises(ValueError, match="condition: got"):
         vqgan.to_diffusers()
-
-
-@pytest.fixture
-def shifted():
-    """A picture, its decoded version that is too bright by 0.4 in the hole and by `elsewhere` outside, and the mask."""
-    torch.manual_seed(3)
-    image, mask = torch.rand(1, 3, 64, 64) - 0.5, pad(torch.ones(1, 1, 20, 20), (22, 22, 22, 22))
-
-    def make(elsewhere):
-        return image + 0.4 * mask + elsewhere * (1 - mask), image, mask
-
-    return make
-
-
-def test_retouch_removes_a_step_only_where_known_colours_are_missed_too(shifted):
-    """Breaks when the gate is inverted, or looks at the hole, or the error is carried with the wrong sign."""
-    module = Retouch(4)
-    for elsewhere, left in ((0.0, 0.4), (0.4, 0.0)):
-        image_hat, image, mask = shifted(elsewhere)
-        with torch.no_grad():
-            error = ((module(image_hat, image, mask) - image) * mask).sum() / (3 * mask.sum())
-        assert error.item() == pytest.approx(left, abs=0.02)
-
-
-def test_drift_is_that_of_whole_cells_away_from_the_hole(shifted):
-    module = Retouch(4)
-    image_hat, image, mask = shifted(0.25)
-    assert module.drift((1 - mask) * (image - image_hat), mask).item() == pytest.approx(0.25)
-    noise = torch.randn(1, 3, 64, 64)
-    assert module.drift(noise, mask) < 0.25 * noise.std()  # fine errors average out
-    assert module.drift(noise, torch.ones_like(mask)) < 1e-5  # nothing is known
-
-
-def test_the_evidence_tells_where_known_pixels_are_missed(shifted):
-    """Breaks when the hole counts, the rings overlap, or one without pixels is not a number."""
-    module, (_, _, mask) = Retouch(4), shifted(0.0)
-    nothing, by = module.evidence(torch.zeros(1, 3, 64, 64), mask, torch.zeros(1, 1, 1, 1)), {}
-    for name, (inner, outer) in {"hole": (0, 20), "2-4": (24, 28), "beyond 16": (52, 64)}.items():
-        square = torch.zeros(64, 64)
-        square[32 - outer // 2 : 32 + outer // 2, 32 - outer // 2 : 32 + outer // 2] = 0.1
-        square[32 - inner // 2 : 32 + inner // 2, 32 - inner // 2 : 32 + inner // 2] = 0
-        error = (1 - mask) * square
-        by[name] = (module.evidence(error, mask, torch.full((1, 1, 1, 1), 0.02)) - nothing)[0]
-    assert by["hole"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.2])
-    assert by["2-4"][1] == pytest.approx(0.5 * math.log(1 + 0.01 / 1e-5)) and by["2-4"][[0, 2, 3, 4]].eq(0).all()
-    assert by["beyond 16"][4] > 3 and by["beyond 16"][:4].eq(0).all()
-    assert module.evidence(torch.zeros(1, 3, 64, 64), torch.ones_like(mask), torch.zeros(1, 1, 1, 1)).isfinite().all()
-    assert nothing.abs().max() < 3
-
-
-@pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_retouch_leaves_known_pixels_to_the_copy_and_a_full_mask_to_the_decoder(size):
-    torch.manual_seed(4)
-    module, image, image_hat = Retouch(4), torch.rand(2, 3, *size) - 0.5, torch.rand(2, 3, *size) - 0.5
-    mask = torch.zeros(2, 1, *size)
-    mask[..., 10:20, :13] = 1
-    with torch.no_grad():
-        assert torch.equal(((module(image_hat, image, mask) - image_hat) * (1 - mask)), torch.zeros_like(image))
-        assert torch.equal(module(image_hat, image, torch.ones_like(mask)), image_hat)
-
-
-def test_without_a_mask_a_retouching_decoder_is_the_vanilla_one(first_stage, pictures):
-    latent, *_ = pictures
-    with torch.no_grad():
-        assert torch.equal(
-            on(first_stage, layers=0, copy_known=True, retouch=4).decode(latent), first_stage.decode(latent).sample
-        )
 
 
 @pytest.mark.parametrize("wrong, name", [({"blend": "sum"}, "blend"), ({"coarse_mask": "max"}, "coarse_mask")])

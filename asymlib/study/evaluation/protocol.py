@@ -23,6 +23,7 @@ from asymlib.models.decoder import load_vqgan
 from asymlib.models.features import EffNetFeatures
 from asymlib.models.first_stage import FirstStage, encode_means
 from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.last_word import LastWord
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.edits import recoloured, removed
 from asymlib.study.params import Profile
@@ -119,6 +120,12 @@ def read_decoders(params: Profile, first_stage: FirstStage, on: str = "first_sta
     for name in (name for name, row in params.decoders.items() if row.first_stage == on):
         decoders[name] = load_vqgan(params.checkpoints / "decoders" / name).to(device).decode
     return {name: partial(_decode_on, device, decode) for name, decode in decoders.items()}
+
+
+def finished(params: Profile, vanilla: Decode) -> Decode:
+    """The plain decoder and the last word, which was not trained for it but for many, as one decoder."""
+    last_word = LastWord.from_pretrained(params.checkpoints / "last_word").eval()
+    return lambda latent, image, mask: last_word(image, vanilla(latent, image, mask), mask)
 
 
 def _decode_on(device: str, decode: Decode, latent: torch.Tensor, *condition: torch.Tensor | None) -> torch.Tensor:

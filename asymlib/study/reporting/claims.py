@@ -59,7 +59,7 @@ class Claim(Section):
             raise ValueError(f"against: got {self.against[0]!r} for {self.table}, expected a cell's metric to name it")
         if self.is_ratio and self.bound <= 0:
             raise ValueError(f"bound: got {self.bound:g} for a ratio, expected a number above 0")
-        if self.metric.startswith("pre_error") and (self.variant == "retouch" or "_paste_" in self.variant):
+        if self.metric.startswith("pre_error") and (self.variant == "last_word" or "_paste_" in self.variant):
             raise ValueError(f"metric: got {self.metric!r} of {self.variant}, expected another: it copies known pixels")
         if says_nothing(self.metric, self.source):
             why = "an edge belongs there" if self.source in EDGED else "the hole has no right answer"

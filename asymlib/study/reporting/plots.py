@@ -28,7 +28,7 @@ COLOURS = {
     "large_1.5x": "#E69F00",
     "large_2x": "#009E73",
     "large_2x_without_branch": "#CC79A7",
-    "retouch": "#8A2BE2",
+    "last_word": "#8A2BE2",
     "pca": "#0072B2",
     "vanilla_vq": "#666666",
     "base_vq": "#F0E442",

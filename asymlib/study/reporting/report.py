@@ -52,7 +52,7 @@ FIGURES = {
     "inpainting": "Photographs that were never trained on, with the hole filled by a small diffusion model",
     "preservation": "Error of the known pixels, own latents",
     "condition": "Training with and without the branch",
-    "retouch": "Training of the paper's base decoder and of ours, whose pre_error is 0",
+    "finishers": "Everything that can come after a decoder: the seam against how far the hole was changed",
     "width": "The hole, by width of the decoder",
     "generation": "Generated from a prompt, without a mask: the same latents, decoded by each decoder",
     "local_editing": "Local edits: by a word, where the model found the region, and by an example",
@@ -110,8 +110,8 @@ the paper's, for Stable Diffusion on MS-COCO.</p>
 {% for table in short %}{{ table }}{% endfor %}
 <h2>The branch, over training</h2>
 {{ figures["condition"] }}
-<h2>Our own decoder, over training</h2>
-{{ figures["retouch"] }}
+<h2>After the decoder</h2>
+{{ figures["finishers"] }}
 <h2>The diffusion model</h2>
 {{ figures["inpainter"] }}
 </body></html>

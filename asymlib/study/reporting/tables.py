@@ -115,16 +115,15 @@ def over_seeds(rows: pd.DataFrame, against: str, hows: dict[str, str]) -> pd.Dat
 def short_runs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Short runs compared with their controls, as a tidy table.
 
-    `retouch` has to beat the vanilla decoder pasted back, NAME_without_branch differs from `without_branch` in its size
-    only, and everything else is compared with `base`.
+    NAME_without_branch differs from `without_branch` in its size only, and everything else is compared with `base`.
 
     Args:
         rows: See `over_seeds`; the controls among them.
     """
     compared_with: dict[str, list[str]] = {}
     for variant in rows["variant"].unique():
-        for control in _controls(variant):
-            compared_with.setdefault(control, [control]).append(variant)
+        control = "without_branch" if variant.endswith("_without_branch") else "base"
+        compared_with.setdefault(control, [control]).append(variant)
     known = {pair: says_nothing(*pair) for pair in set(zip(rows["metric"], rows["source"], strict=True))}
     rows = rows[[not known[pair] for pair in zip(rows["metric"], rows["source"], strict=True)]]
     parts = []
@@ -133,15 +132,6 @@ def short_runs_table(rows: pd.DataFrame) -> pd.DataFrame:
         chosen = rows[rows["variant"].isin(variants) & rows["source"].isin(sources)]
         parts.append(over_seeds(chosen, control, SHORT_RUNS))
     return pd.concat(parts).drop_duplicates(ignore_index=True)  # the means of what has two controls
-
-
-def _controls(variant: str) -> list[str]:
-    pasted = ["vanilla_paste_hard", "vanilla_paste_poisson"]
-    if variant.startswith("vanilla"):
-        return []
-    if variant.startswith("retouch"):
-        return pasted
-    return ["without_branch" if variant.endswith("_without_branch") else "base"]
 
 
 def compared(rows: pd.DataFrame, against: str) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def verify_tables(results: Path) -> Iterator[Cell]:
     rows = read_rows(results / "rows" / "inpainting.csv")
     recomputed = inpainting_table(rows)
     yield from compare_tables(results / "tables" / "inpainting.csv", recomputed)
-    for name in ("width", "condition", "retouch"):
+    for name in ("width", "condition"):
         yield from compare_tables(results / "tables" / f"{name}.csv", recomputed, only_shared=True)
     described = read_table(results / "rows" / "pairs.csv")
     of_stratum = rows[rows["stratum"] == rows["stratum"].iloc[0]]
@@ -67,7 +67,7 @@ def verify_tables(results: Path) -> Iterator[Cell]:
     of_where = of_stratum[of_stratum["variant"].isin([AGAINST, *committed["variant"]])]
     yield from compare_tables(results / "tables" / "where.csv", where_table(of_where, described))
     short = read_rows(project_root() / "results" / "ablations" / "rows.csv")
-    for name in ("ablations_width", "ablations_condition", "ablations_retouch"):
+    for name in ("ablations_width", "ablations_condition"):
         path = results / "tables" / f"{name}.csv"
         of_table = short[short["variant"].isin(read_table(path)["variant"])]
         yield from compare_tables(path, short_runs_table(of_table))

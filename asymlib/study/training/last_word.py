@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from asymlib.files import save_pretrained
 from asymlib.masks import dilate
-from asymlib.models.first_stage import load_first_stage
+from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.last_word import Carried, LastWord, calibrate
 from asymlib.pixels import to_tensor
 from asymlib.study.dataset.artefacts import (
@@ -225,18 +226,23 @@ def main() -> None:
 
 
 def run(params: Profile, seed: int, without: str | None = None, out: Path | None = None) -> None:
-    """The stage: codecs, edits, training; the model in checkpoints/last_word, its record and curve in results."""
+    """The stage: codecs, edits, training, or what ships; the model in checkpoints, its record and curve in results."""
     torch.set_num_threads(params.threads)
-    settings = params.last_word
+    settings, home = params.last_word, out or params.checkpoints / "last_word"
+    results = params.results / home.name
+    results.mkdir(parents=True, exist_ok=True)
+    if settings.source == "bundled":
+        bundled = pretrained("last_word")
+        save_pretrained(LastWord.from_pretrained(bundled), home)
+        for name in ("record.json", "curve.csv"):
+            shutil.copy(bundled / name, results / name)
+        return
     images, _ = load_images(params.data / "images", "train")
     record = provenance(settings=settings.model_dump(), seed=seed, without=without)
     codecs = read_codecs(params, images)
     edits = simulate(codecs, images, settings.edits, params.seed, without)
     model = LastWord(settings.width, seed=seed)
-    home = out or params.checkpoints / "last_word"
     curve = train_last_word(model, edits, settings, seed, home, params.resume_path(home.name))
-    results = params.results / home.name
-    results.mkdir(parents=True, exist_ok=True)
     write_table(pd.DataFrame(curve), results / "curve.csv")
     write_json(record | {"codecs": list(codecs), "loss": curve[-1]["loss"]}, results / "record.json")
 

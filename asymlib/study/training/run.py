@@ -78,8 +78,13 @@ def _latents_hash(params: Profile, name: str) -> str:
         return ""
     files = [params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors"]
     if params.training[name].inpainted_share:
-        files.append(params.checkpoints / "inpainter" / "edits.safetensors")
+        files.append(edits_path(params))
     return content_hash(*(file for file in files if file.is_file()))
+
+
+def edits_path(params: Profile) -> Path:
+    """Where `study.ablations` keeps training crops that the diffusion model has filled."""
+    return params.checkpoints.parent / "ablations" / "edits.safetensors"
 
 
 def read_source(
@@ -91,8 +96,7 @@ def read_source(
     if params.stream is None:
         crops = Crops(**load_tensors(params.checkpoints / f"{params.decoder(name).first_stage}_latents.safetensors")[0])
         if settings.inpainted_share:
-            edits = Edits(**load_tensors(params.checkpoints / "inpainter" / "edits.safetensors")[0])
-            crops = crops._replace(edits=edits)
+            crops = crops._replace(edits=Edits(**load_tensors(edits_path(params))[0]))
         return crops
     if settings.swapped_share or settings.inpainted_share:
         came = f"{settings.swapped_share} and {settings.inpainted_share}"

@@ -73,8 +73,9 @@ def test_regret_is_against_the_best_fair_finisher():
             rows += [common | {"metric": "ring_l1_4", "value": ring + 0.01 * i}]
             rows += [common | {"metric": "hole_psnr", "value": decibels + 0.01 * i}]
     told = regret(pd.DataFrame(rows)).set_index("metric")
-    assert told.loc["ring_l1_4_ratio_to_good", "value"] == pytest.approx(1.1, abs=0.01)
-    assert told.loc["hole_psnr_difference_to_good", "value"] == pytest.approx(1.0)
+    assert set(told["best"]) == {"good"} and set(told["variant"]) == {"last_word"}
+    assert told.loc["ring_l1_4_ratio_to_best", "value"] == pytest.approx(1.1, abs=0.01)
+    assert told.loc["hole_psnr_difference_to_best", "value"] == pytest.approx(1.0)
 
 
 def test_scenes_are_middle_squares_of_a_split(tmp_path):

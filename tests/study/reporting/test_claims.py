@@ -162,11 +162,11 @@ def test_the_families_of_the_file_can_be_decided():
     families = read_claims()
     assert list(families) == ["paper", "ours"]
     paper = [one for one in families["paper"] if not one.untested]
-    assert not any("retouch" in one.variant or one.table.startswith("ablations") for one in paper)
+    assert not any("last_word" in one.variant or one.table.startswith("ablations") for one in paper)
     statements = [one.claim for one in families["ours"]]
     assert "The branch keeps known pixels (own latents)" in statements and not any("{" in s for s in statements)
-    edits = [one for one in families["ours"] if one.table == "local_editing" and one.variant == "retouch"]
-    assert {one.metric for one in edits} >= {"hole_changed", "word_share_difference_to_vanilla"}
+    edits = [one for one in families["ours"] if one.table == "local_editing" and one.variant == "last_word"]
+    assert {one.metric for one in edits} >= {"word_score_difference_to_vanilla", "word_share_difference_to_vanilla"}
 
 
 def written(tmp_path, **changes):
@@ -191,7 +191,7 @@ def test_where_there_is_no_right_answer_nothing_that_needs_one_is_claimed(tmp_pa
     "changes, sentence",
     [
         ({"metric": "seam_added", "source": "swapped"}, "got 'seam_added' on 'swapped', expected another"),
-        ({"metric": "pre_error", "variant": "retouch"}, "got 'pre_error' of retouch, expected another: it copies"),
+        ({"metric": "pre_error", "variant": "last_word"}, "got 'pre_error' of last_word, expected another: it copies"),
         ({"metric": "pre_error", "variant": "vanilla_paste_hard"}, "expected another: it copies known pixels"),
         ({"how": "ratio"}, "bound: got 0 for a ratio, expected a number above 0"),
         ({"how": "sum"}, "how: got 'sum', expected: Input should be 'difference' or 'ratio'"),

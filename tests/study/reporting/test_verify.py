@@ -187,7 +187,7 @@ def test_a_key_that_a_new_record_lacks_is_different():
 def test_a_key_that_is_added_below_a_rows_condition_is_a_change_and_not_a_new_key():
     """Breaks when `condition`, which names only what differs from the paper, is taken for a fixed set of keys."""
     committed = changed(RECORD, row__condition={"layers": 0})
-    recomputed = changed(RECORD, row__condition={"layers": 0, "retouch": 32})
+    recomputed = changed(RECORD, row__condition={"layers": 0, "copy_known": True})
     assert verdicts(compare_records("base.json", committed, recomputed)) == {"row.condition": "different"}
 
 
@@ -326,10 +326,10 @@ def test_what_an_old_record_does_not_say_is_not_recorded(recorded):
     """Breaks when a record of before a setting was there fails, or passes unsaid."""
     params, results = recorded
     record = json.loads((results / "provenance/base.json").read_text())
-    del record["settings"]["geometric_mean"], record["commit"]
+    del record["settings"]["ring_weight"], record["commit"]
     write(results, "provenance/base.json", record)
     found = verdicts(verify.verify_provenance(results, params))
-    assert found == {"settings.geometric_mean": "not recorded", "commit": "not recorded"}
+    assert found == {"settings.ring_weight": "not recorded", "commit": "not recorded"}
 
 
 def test_a_record_too_few_or_too_many_is_named(recorded):
