@@ -5,11 +5,12 @@ Exit codes: 0, all was done; 1, something was not, and one sentence says what; 2
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from asymlib.cli import edits, models, study
+from asymlib.cli import edits, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 for command in (edits.finish, edits.inpaint, edits.paint, models.train, models.convert, models.info):
     app.command()(command)
-for command in (study.evaluate, study.repro):
+for command in import_module("asymlib.study.commands").COMMANDS:  # by name: the library depends on no study
     app.command()(command)
 
 

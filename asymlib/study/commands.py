@@ -1,4 +1,4 @@
-"""Commands of the experiment, which `pip install 'asymlib[study]'` brings: `evaluate` and `repro`."""
+"""The experiment's commands: `evaluate` and `repro`; what they need, `pip install 'asymlib[study]'` brings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,3 +46,6 @@ def repro(
         from asymlib.study.profiles import run_profile
         from asymlib.study.project import project_root
     return run_profile(profile, project_root(), stage or ())
+
+
+COMMANDS = (evaluate, repro)
