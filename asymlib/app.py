@@ -169,11 +169,9 @@ def _result(photo: Photo, hole: torch.Tensor, edit: Photo | None, method: str, w
     mask = hole[0, 0].numpy()
     decoder = load("base") if method == "base" else _vanilla()
     last_word = shipped() if method == "last word" else None
-    picture = Image.fromarray(photo.on_white)
-    made = inpaint(picture, mask, load("inpainter"), decoder, seed=seed, word=word, last_word=last_word)
-    if method == "vanilla":
-        return to_picture(decoder.decode(decoder.encode(read_photo(made).tensor)))
-    return photo.edited(read_photo(made).tensor, full)
+    picture, told = Image.fromarray(photo.on_white), {"word": word, "last_word": last_word}
+    made = inpaint(picture, mask, load("inpainter"), decoder, seed=seed, paste=method != "vanilla", **told)
+    return made if method == "vanilla" else photo.edited(read_photo(made).tensor, full)
 
 
 @cache

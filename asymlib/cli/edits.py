@@ -20,8 +20,9 @@ Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 
 
 class Method(StrEnum):
-    """What decodes the edit: the paper's base, or the first stage's own decoder, pasted back or finished."""
+    """What decodes the edit: the paper's base, or the plain decoder, as it comes, pasted back or finished."""
 
+    vanilla = "vanilla"
     base = "base"
     pasted = "pasted"
     last_word = "last-word"
@@ -112,5 +113,5 @@ def _decoding(method: Method) -> dict:
 
     if method is Method.base:
         return {"decoder": load("base")}
-    vanilla = {"decoder": asymmetric_vqgan(load("first_stage"), branch=False)}
+    vanilla = {"decoder": asymmetric_vqgan(load("first_stage"), branch=False), "paste": method is not Method.vanilla}
     return vanilla | ({"last_word": load("last_word")} if method is Method.last_word else {})

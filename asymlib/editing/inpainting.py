@@ -24,6 +24,7 @@ def inpaint(
     example: Image.Image | None = None,
     guidance_scale: float = 3.0,
     last_word: LastWord | None = None,
+    paste: bool = True,
 ) -> Image.Image:
     """Fill the hole of a photo; of one much larger than what the model was trained on, in a window around the hole.
 
@@ -38,6 +39,7 @@ def inpaint(
         example: A picture whose colours it should have, as `read_photo` takes it; Paint by Example's task.
         guidance_scale: How strongly a word or an example is followed, see `LatentInpainter.predict`.
         last_word: Finishes what the decoder made, see `finish`.
+        paste: Whether known pixels are the photo's own; if not, all that was decoded is shown, to see what it damages.
 
     Returns:
         The photo with its hole filled; known pixels, size and metadata are its own, see `Photo.edited`.
@@ -54,7 +56,8 @@ def inpaint(
     guidance_scale = guidance_scale if word or reference is not None else 1.0
     padded = pad_to_multiple(edited, decoder.factor)
     latent = model.sample(masked_latent, padded, steps, seed, word, reference, guidance_scale)
-    return decoded(latent, edited, read, hole, window, decoder, last_word)
+    shown = hole if paste else window.put_back(torch.ones_like(edited), torch.zeros_like(hole))
+    return decoded(latent, edited, read, shown, window, decoder, last_word)
 
 
 @torch.no_grad()
@@ -73,7 +76,7 @@ def decoded(
         latent: (1, C, h, w) of the window, not scaled.
         edited: (1, 1, h', w'), the window's mask at the size at which it was edited, 1 = hole.
         photo: All of it.
-        hole: (1, 1, H, W), the photo's mask.
+        hole: (1, 1, H, W), where the photo shows the edit; between 0 and 1 it fades.
         window: Which part was edited.
         decoder: Decodes it, told the known pixels.
         last_word: Finishes what it made, at the photo's resolution.
