@@ -8,7 +8,8 @@ and mask are brought to the device and type of image_hat.
 """
 
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,22 +181,28 @@ def _blend_pyramids(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, 
 
 def _solve_poisson(image: np.ndarray, image_hat: np.ndarray, mask: np.ndarray, length: float) -> np.ndarray:
     """`paste_screened` of (H, W, 3) images with a boolean (H, W, 1) mask."""
-    from scipy import sparse  # here, since who decodes solves no equations
-    from scipy.sparse.linalg import splu
-
     hole = mask[..., 0]
     if hole.all() or not hole.any():
         return np.where(mask, image_hat, image)
-    pixels = np.arange(hole.size).reshape(hole.shape)
+    solve, known_part = _poisson_system(hole.tobytes(), hole.shape, length)
+    known = (image - image_hat).reshape(-1, 3)[np.flatnonzero(~hole)].astype(np.float64)
+    result = image.copy()
+    result[hole] = image_hat[hole] + solve(-(known_part @ known)).astype(np.float32)
+    return result
+
+
+@lru_cache(maxsize=8)
+def _poisson_system(hole: bytes, shape: tuple[int, int], length: float) -> tuple[Callable, Any]:
+    """A solver for the hole's correction, and the matrix that says what known pixels contribute; once for each mask:
+    several edits of one photo, and several ways of finishing them, have it in common."""
+    from scipy import sparse  # here, since who decodes solves no equations
+    from scipy.sparse.linalg import splu
+
+    hole = np.frombuffer(hole, bool).reshape(shape)
+    pixels = np.arange(hole.size).reshape(shape)
     pairs = [(pixels[1:], pixels[:-1]), (pixels[:, 1:], pixels[:, :-1])]
     a, b = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
     graph = sparse.coo_matrix((np.ones(len(a)), (a, b)), shape=(hole.size, hole.size)).tocsr()
-    laplacian = sparse.csgraph.laplacian(graph + graph.T).tocsr()
-    inside, outside = np.flatnonzero(hole), np.flatnonzero(~hole)
-    known = (image - image_hat).reshape(-1, 3)[outside].astype(np.float64)
-    rows = laplacian[inside]
-    system = rows[:, inside] + length**-2 * sparse.eye(len(inside))
-    correction = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(-(rows[:, outside] @ known))
-    result = image.copy()
-    result[hole] = image_hat[hole] + correction.astype(np.float32)
-    return result
+    rows = sparse.csgraph.laplacian(graph + graph.T).tocsr()[np.flatnonzero(hole)]
+    system = rows[:, np.flatnonzero(hole)] + length**-2 * sparse.eye(int(hole.sum()))
+    return splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A").solve, rows[:, np.flatnonzero(~hole)]

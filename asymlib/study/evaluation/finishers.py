@@ -73,16 +73,18 @@ def evaluate_finishers(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Pas
         ways: From `study.finishers`.
         seed: For the rows.
     """
-    features, parts = EffNetFeatures(), []
-    for source, edit in edits.items():
-        measured = []
-        for i in tqdm(range(len(pairs.image)), desc=source, mininterval=5):
-            image, mask, edited = (tensor[i : i + 1] for tensor in (pairs.image, pairs.mask, edit.edited))
+    features, measured = EffNetFeatures(), {source: [] for source in edits}
+    for i in tqdm(range(len(pairs.image)), desc="scenes", mininterval=5):
+        image, mask = pairs.image[i : i + 1], pairs.mask[i : i + 1]
+        for source, edit in edits.items():
+            edited = edit.edited[i : i + 1]
             reference = None if edit.reference is None else edit.reference[i : i + 1]
             results = torch.stack([way(image, edited, mask).clamp(-1, 1) for way in ways.values()])
-            measured.append(measure(image, reference, edited, results, mask, features, source in EDGED))
+            measured[source].append(measure(image, reference, edited, results, mask, features, source in EDGED))
+    parts = []
+    for source, of_scenes in measured.items():
         for v, name in enumerate(ways):
-            values = {metric: torch.cat([of[metric][v] for of in measured]) for metric in measured[0]}
+            values = {metric: torch.cat([of[metric][v] for of in of_scenes]) for metric in of_scenes[0]}
             parts.append(rows_of(values, pairs, name, source, seed))
     return pd.concat(parts, ignore_index=True)
 
