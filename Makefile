@@ -1,6 +1,7 @@
 # make repro   run the pipeline; PROFILE=smoke or photos runs another profile, STAGE=decoder@base a part of it
 # make tour    a first picture, from shipped weights, of a packaged photograph or PHOTO=... MASK=...
 # make test    unit and property tests, the smoke pipeline, and every notebook; at least 90 % of the branches are run
+# make browser the painter and notebook 00 in Chromium, which has to be there (apt-get install chromium)
 # make nbval   the smoke pipeline and every notebook alone
 # make lab     open the notebooks in JupyterLab
 # make lint    check the format of code and notebooks, the workflows, and that dvc.yaml lists the code that a stage runs
@@ -24,7 +25,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 120}, document-start: 
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test nbval lab lint format stages wheel verify ablations readme tour
+.PHONY: repro test browser nbval lab lint format stages wheel verify ablations readme tour
 
 repro: $(STAMP)
 	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
@@ -34,6 +35,9 @@ tour: $(STAMP)
 
 test: $(STAMP)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not nbval' --durations=12 --cov --cov-report=term
+
+browser: $(STAMP)
+	python -m pytest tests/browser
 
 nbval: $(STAMP)
 	python -m pytest tests/study/test_pipeline.py -k test_every_notebook_passes_nbval
