@@ -2,8 +2,8 @@
 
     python -m asymlib.study.ship PROFILE NAME --folder photos
 
-writes asymlib/pretrained/NAME, of the diffusion model (`inpainter`) or a decoder: the weights in half precision,
-config, the run's record and curve, and a card (cards/) with numbers that are measured on the weights that ship.
+writes asymlib/pretrained/NAME, of the diffusion model (`inpainter`), a decoder, or `last_word`: the weights (large ones
+in half precision), config, the run's record and curve, and a card (cards/) with numbers measured on what ships.
 """
 
 import argparse
@@ -23,12 +23,17 @@ from asymlib.masks import training_masks
 from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
 from asymlib.models.first_stage import PRETRAINED, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.last_word import LastWord
+from asymlib.models.shipped import load
 from asymlib.study.dataset.photographs import folder_photographs
+from asymlib.study.evaluation.finishers import STEPS, evaluate_finishers, make_edits, regret, scenes_of
 from asymlib.study.evaluation.inpainter import numbers
 from asymlib.study.evaluation.reconstruction import half_scale_crops
+from asymlib.study.finishers import finishers
 from asymlib.study.profiles import folder_of
 from asymlib.study.project import project_root
 
+SCENES = 100  # of the last word's card
 ALLOWED = 0.02  # dB that half precision may cost
 WHAT = {
     "base": "It is told which pixels are known, and shown them.",
@@ -132,18 +137,54 @@ def decibels_lost(vqgan: AsymmetricVQGAN, halved: AsymmetricVQGAN, image: torch.
     return (10 * torch.log10(error[1] / error[0])).max().item()
 
 
+def ship_last_word(root: Path, profile: str, photographs: Path, out: Path) -> dict[str, float]:
+    """Write the last word of a run to `out`, float32.
+
+    Arguments as `ship_inpainter`'s.
+
+    Returns:
+        `worst`, over all sources and measures: how far it is behind the best other finisher, as a share.
+
+    Raises:
+        FileNotFoundError: The profile has not trained one, or no such photographs.
+    """
+    place = folder_of(profile, root)
+    model, made = place / "checkpoints" / profile / "last_word", place / "results" / profile / "last_word"
+    record, curve = json.loads((made / "record.json").read_text()), pd.read_csv(made / "curve.csv")
+    pairs = scenes_of(photographs, SCENES, 128, 0, "val")
+    first_stage, inpainter = (load(name) for name in ("first_stage", "inpainter"))
+    edits = make_edits(first_stage, inpainter, pairs, STEPS, 0)
+    behind = regret(evaluate_finishers(edits, pairs, finishers(LastWord.from_pretrained(model)), 0))
+    with written_folder(out) as temporary:
+        for name in ("config.json", SAFETENSORS_WEIGHTS_NAME):
+            shutil.copy(model / name, temporary / name)
+        shutil.copy(made / "record.json", temporary / "record.json")
+        curve.to_csv(temporary / "curve.csv", index=False, float_format="%.4g")
+        facts = {"profile": profile, "scenes": len(pairs.image)}
+        facts |= {"commit": record["commit"], "seed": record["seed"], "codecs": ", ".join(record["codecs"])}
+        facts |= {"edits": sum(record["settings"]["edits"].values())}
+        facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"]}
+        facts |= {"parameters": sum(weight.numel() for weight in load_file(model / SAFETENSORS_WEIGHTS_NAME).values())}
+        shown = behind[["source", "metric", "best", "value", "low", "high"]].round(3)
+        table = shown.to_markdown(index=False, tablefmt="github")
+        (temporary / "README.md").write_text((CARDS / "last_word.md").read_text().format(table=table, **facts))
+    ratios = behind[behind["metric"].str.contains("_ratio_")]
+    return {"worst": float(ratios["value"].max()) - 1}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m asymlib.study.ship", description="Take what a run trained to asymlib/pretrained."
     )
     parser.add_argument("profile", help="whose run")
-    parser.add_argument("name", choices=["inpainter", *WHAT], help="what of it")
+    parser.add_argument("name", choices=["inpainter", "last_word", *WHAT], help="what of it")
     parser.add_argument("--folder", type=Path, default=Path("photos"), help="photographs, see study/dataset/public.py")
     arguments = parser.parse_args()
     try:
         common = arguments.folder, PRETRAINED / arguments.name
-        if arguments.name == "inpainter":
-            values = ship_inpainter(project_root(), arguments.profile, *common)
+        ships = {"inpainter": ship_inpainter, "last_word": ship_last_word}
+        if arguments.name in ships:
+            values = ships[arguments.name](project_root(), arguments.profile, *common)
         else:
             values = ship_decoder(project_root(), arguments.profile, arguments.name, *common)
     except (FileNotFoundError, ValueError) as error:

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from asymlib.files import save_pretrained
 from asymlib.models.decoder import load_vqgan
 from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.last_word import LastWord
 from asymlib.study import ship
 from asymlib.study.dataset.procedural import procedural_image
 
@@ -49,6 +51,30 @@ def test_what_ships_is_the_model_in_half_precision_with_its_record_curve_and_car
     assert (out / "curve.csv").read_text() == "step,loss\n50,0.1235\n"
     card = (out / "README.md").read_text()
     assert "abc1234" in card and "| 1.30 |" in card and "0.200 (0.050)" in card and "{" not in card
+
+
+def test_the_last_word_ships_with_its_regret_on_every_source(project, monkeypatch):
+    monkeypatch.setattr(ship, "STEPS", 1)
+    for name in ("b.png", "c.png"):
+        picture = Image.fromarray(procedural_image(140, np.random.default_rng(ord(name[0]))))
+        picture.save(project / "photos" / "val" / name)
+    place, out = project / ".profiles" / "finish", project / "pretrained" / "last_word"
+    save_pretrained(LastWord(8), place / "checkpoints" / "finish" / "last_word")
+    made = place / "results" / "finish" / "last_word"
+    made.mkdir(parents=True)
+    record = RECORD | {"codecs": ["jpeg", "small"], "settings": {"edits": {"64": 5}, "steps": 7, "batch": 2}}
+    (made / "record.json").write_text(json.dumps(record))
+    (made / "curve.csv").write_text("step,loss\n7,0.5\n")
+    assert ship.ship_last_word(project, "finish", project / "photos", out)["worst"] > -1
+    weights = LastWord.from_pretrained(out).state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in LastWord(8).state_dict().items())
+    card = (out / "README.md").read_text()
+    assert (
+        "jpeg, small" in card
+        and "tinted_gamma" in card
+        and "{" not in card
+        and json.loads((out / "record.json").read_text()) == record
+    )
 
 
 def test_a_decoder_ships_in_half_precision_unless_that_costs_too_much(project, base, monkeypatch):

@@ -31,6 +31,7 @@ from asymlib.study.finishers import UNFAIR, finishers
 from asymlib.study.reporting.tables import comparisons, summarise, write_rows, write_table
 from asymlib.study.sources import EDGED
 
+STEPS = 20  # of the diffusion model, where there is one
 # of the means of `ring_l1_4` and `seam_grad` a ratio, of PSNR a difference in dB
 REGRETS = {"ring_l1_4": "ratio", "seam_grad": "ratio", "hole_psnr": "difference"}
 
@@ -162,7 +163,8 @@ def compare_finishers(
     folder = Path(autoencoder)
     first_stage = load_first_stage(folder if folder.is_dir() else pretrained(autoencoder))
     pairs = scenes_of(photographs, scenes, size, seed, split)
-    edits = make_edits(first_stage, None, pairs, 0, seed)
+    inpainter = load("inpainter") if autoencoder == "first_stage" else None  # the others' latents have none here
+    edits = make_edits(first_stage, inpainter, pairs, STEPS, seed)
     rows = evaluate_finishers(edits, pairs, finishers(load("last_word")), seed)
     out.mkdir(parents=True, exist_ok=True)
     behind = regret(rows)
