@@ -12,6 +12,8 @@ from asymlib.pixels import centre_square, shrink, to_pixels, to_tensor
 from asymlib.study.dataset.photographs import packaged_photographs
 from asymlib.study.edits import recoloured, recoloured_by, removed
 
+SIZE = 160  # pixels a side: six such pictures side by side are as wide as a page
+
 
 class Example(NamedTuple):
     """What is edited: the object in an ellipse of a photograph's middle square (centre y, x and radii y, x, as shares
@@ -31,7 +33,7 @@ EXAMPLES = (
 )
 
 
-def example_edit(example: Example, size: int = 256) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def example_edit(example: Example, size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Photograph (1, 3, S, S) in [-1, 1], mask (1, 1, S, S) with 1 = hole, and what the edit means, as the photograph.
 
     An object that gets another colour is cut out along its outline; what is taken away goes with the whole ellipse.
@@ -45,7 +47,7 @@ def example_edit(example: Example, size: int = 256) -> tuple[torch.Tensor, torch
     return image, mask, recoloured_by(image, mask, example.hue)
 
 
-def drawn_edits(count: int, seed: int, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def drawn_edits(count: int, seed: int, size: int = SIZE) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Edits that nobody chose, as `example_edit` has them: a packaged test photograph, a hole of the official training
     distribution, and its content taken away or in another colour, in turn.
 

@@ -1,7 +1,8 @@
 """A first picture from shipped weights alone: `python -m asymlib.study.tour [PHOTO MASK]`, which `make tour` calls.
 
 An edit of a packaged photograph, or of your own with the region that gets another colour painted as a mask, decoded by
-the vanilla decoder, the same pasted back, and the paper's base; the rim magnified, and what changed outside ten times.
+the vanilla decoder, the same pasted back and with the last word on it, and the paper's base; the rim magnified, and
+what changed outside ten times.
 """
 
 import argparse
@@ -19,10 +20,9 @@ from asymlib.models.shipped import load
 from asymlib.pictures import UNREADABLE, read_photo
 from asymlib.pixels import centre_square, shrink, to_tensor
 from asymlib.study.edits import recoloured_by
-from asymlib.study.examples import EXAMPLES, example_edit
-from asymlib.study.reporting.plots import edit_rows, show_pictures
+from asymlib.study.examples import EXAMPLES, SIZE, example_edit
+from asymlib.study.reporting.plots import rim_rows, show_pictures
 
-SIZE = 256  # pixels of the square that is shown
 HUE = 0.5  # of the circle, for one's own photo
 
 
@@ -48,13 +48,15 @@ def first_picture(
     image: torch.Tensor, mask: torch.Tensor, wish: torch.Tensor, name: str, out: Path
 ) -> dict[str, float]:
     """Write the picture; returns pre_error of the known pixels for `vanilla` and `base`."""
-    first_stage, base = load("first_stage"), load("base")
+    first_stage, base, last_word = (load(part) for part in ("first_stage", "base", "last_word"))
     with torch.no_grad():
         latent = base.encode(wish)
         vanilla = first_stage.decode(latent).sample.clamp(-1, 1)
         decoded = base.decode(latent, image=image, mask=mask).clamp(-1, 1)
+        finished = last_word(image, vanilla, mask)
     results = {name: wish, "vanilla": vanilla, "vanilla, pasted": paste_hard(image, vanilla, mask), "base": decoded}
-    rows = edit_rows(image[0], mask[0], [result[0] for result in results.values()])
+    results["vanilla, last word"] = finished
+    rows = rim_rows(image[0], mask[0], [result[0] for result in results.values()])
     figure = show_pictures(rows, ["photograph, hole", *results], outline=[mask[0], None, None])
     with written(out) as temporary:
         figure.savefig(temporary, format="png")

@@ -66,7 +66,10 @@ def test_an_unknown_profile_is_one_clear_sentence():
         [sys.executable, "-m", "asymlib.study.profiles", "tiny"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.strip() == "error: profile: got 'tiny', expected one of default, smoke, photos, diffusion, finish, paper"
+    assert (
+        done.stderr.strip()
+        == "error: profile: got 'tiny', expected one of default, smoke, photos, diffusion, finish, paper"
+    )
 
 
 def test_the_profile_at_the_top_of_params_yaml_is_not_run_by_mistake(tmp_path, fresh_project):

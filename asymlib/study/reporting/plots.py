@@ -96,7 +96,7 @@ def show_pictures(
     return figure
 
 
-def edit_rows(photograph: torch.Tensor, mask: torch.Tensor, results: list[torch.Tensor], side: int = 64) -> list[list]:
+def rim_rows(photograph: torch.Tensor, mask: torch.Tensor, results: list[torch.Tensor], side: int = 40) -> list[list]:
     """Rows for `show_pictures` that show what an edit did to the rest: the pictures, a square at the hole's rim
     magnified, and what changed outside the hole, times ten around grey.
 
@@ -117,7 +117,7 @@ def edit_rows(photograph: torch.Tensor, mask: torch.Tensor, results: list[torch.
 
 
 def _detailed_rim(photograph: torch.Tensor, mask: torch.Tensor, side: int) -> tuple[int, int]:
-    """Top and left of the square that `edit_rows` magnifies; the nearest to half a hole where none has as much."""
+    """Top and left of the square that `rim_rows` magnifies; the nearest to half a hole where none has as much."""
     grey = photograph.mean(0)
     steps = torch.stack([grey.diff(dim=0)[:, :-1].abs(), grey.diff(dim=1)[:-1].abs()]).sum(0)
     detail = avg_pool2d((steps * (1 - mask[0, :-1, :-1]))[None, None], side - 1, stride=1)[0, 0]
