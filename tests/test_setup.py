@@ -1,6 +1,7 @@
 """One list of dependencies, pinned and repeated where others look for it; one oldest Python; one set of commands."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -54,6 +55,12 @@ def test_the_lock_pins_every_dependency():
     pinned = {normalised(re.fullmatch(r"([\w.-]+)==[^\s;]+( ; .+)?", line)[1]) for line in lines}
     assert names(*LISTS) <= pinned
     assert len(pinned) == len(lines)
+
+
+def test_what_starts_elsewhere_installs_from_the_same_list():
+    devcontainer = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert "-r requirements.lock" in devcontainer["postCreateCommand"]
+    assert (ROOT / ".binder" / "requirements.txt").read_text() == "-r ../requirements.lock\n"
 
 
 def test_the_library_depends_on_what_it_imports():
