@@ -126,7 +126,8 @@ class LatentInpainter:
         config = UNet2DModel.load_config(folder, local_files_only=True)
         scaling_factor = config.pop("scaling_factor")  # ours: diffusers would warn that it does not know it
         kind = {known.__name__: known for known in get_args(Denoiser)}[config["_class_name"]]
-        denoiser = kind.from_config(config)
+        with torch.random.fork_rng():  # not on the meta device: a transformer's places are no weights
+            denoiser = kind.from_config(config)
         weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)  # what ships has half precision
         denoiser.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
         return cls(denoiser.eval(), DDIMScheduler.from_pretrained(folder), scaling_factor)

@@ -35,7 +35,9 @@ def test_training_lowers_the_loss_and_leaves_the_first_stage_alone(first_stage, 
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert {k: v.numpy().tobytes() for k, v in first_stage.state_dict().items()} == before
     inpainter.save(tmp_path)
+    random_state = torch.get_rng_state()
     again = LatentInpainter.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), random_state)
     masked, mask = examples.masked_latent[:2], examples.mask[:2]
     assert torch.equal(again.sample(masked, mask, 2, 0), inpainter.sample(masked, mask, 2, 0))
 
