@@ -111,10 +111,17 @@ def ship_decoder(root: Path, profile: str, name: str, photographs: Path, out: Pa
         facts = {"profile": profile, "name": name, "commit": record["commit"], "seed": record["seed"]}
         facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"], "what": WHAT[name]}
         facts |= {"parameters": sum(w.numel() for w in weights.values()), "cost": cost if cost <= ALLOWED else 0.0}
-        facts |= {"decoder_parameters": record["decoder_parameters"]}
+        facts |= {"decoder_parameters": record["decoder_parameters"], "photographs": photographs_of(place, profile)}
         facts |= {"precision": "half precision" if cost <= ALLOWED else "float32"}
         (temporary / "README.md").write_text((CARDS / "decoder.md").read_text().format(**facts))
     return {"cost": cost}
+
+
+def photographs_of(place: Path, profile: str) -> int:
+    """How many photographs a profile trains on."""
+    manifest = pd.read_csv(place / "data" / profile / "images" / "manifest.csv")
+    chosen = manifest[(manifest["split"] == "train") & (manifest["stratum"] == "photograph")]
+    return chosen["photograph"].nunique()
 
 
 @torch.no_grad()

@@ -84,12 +84,22 @@ def test_a_decoder_ships_in_half_precision_unless_that_costs_too_much(project, b
         (place / "results" / "photos" / folder).mkdir(parents=True)
     (place / "results" / "photos" / "provenance" / "base.json").write_text(json.dumps(record))
     (place / "results" / "photos" / "curves" / "base.csv").write_text("step,loss\n0,1\n")
+    made = place / "data" / "photos" / "images"
+    made.mkdir(parents=True)
+    rows = [
+        ("train", "photograph", "a"),
+        ("train", "photograph", "a"),
+        ("train", "procedural", "b"),
+        ("val", "photograph", "c"),
+    ]
+    pd.DataFrame(rows, columns=["split", "stratum", "photograph"]).to_csv(made / "manifest.csv")
     out = project / "pretrained" / "base"
     for allowed, kind in ((0.02, torch.float16), (-1.0, torch.float32)):
         monkeypatch.setattr(ship, "ALLOWED", allowed)
         assert abs(ship.ship_decoder(project, "photos", "base", project / "photos", out)["cost"]) < 0.02
         assert {w.dtype for w in load_file(out / "diffusion_pytorch_model.safetensors").values()} == {kind}
         card = (out / "README.md").read_text()
+        assert "| 1 of the profile `photos`" in card
         assert ("half precision on disk" in card) == (kind == torch.float16) and "{" not in card
     assert load_vqgan(out).dtype == torch.float32 and (out / "curve.csv").read_text() == "step,loss\n0,1\n"
 
