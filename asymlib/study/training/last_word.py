@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from asymlib.masks import dilate
 from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.last_word import Carried, LastWord, calibrate
 from asymlib.pixels import to_tensor
+from asymlib.study import edits as contents
+from asymlib.study.dataset import artefacts
 from asymlib.study.dataset.artefacts import (
     Artefacts,
     Codec,
@@ -30,7 +33,7 @@ from asymlib.study.dataset.images import load_images
 from asymlib.study.params import LastWordSettings, Profile, load_params
 from asymlib.study.provenance import provenance, write_json
 from asymlib.study.reporting.tables import write_table
-from asymlib.training.checkpoints import ResumeState, code_hash, forget, weights_hash
+from asymlib.training.checkpoints import ResumeState, code_hash, forget, load_tensors, save_tensors, weights_hash
 from asymlib.training.schedules import cosine_with_warmup
 
 # small autoencoders that are trained for minutes: factor, channels, width, loss. The first is of far better quality.
@@ -97,6 +100,29 @@ def _crop(images: torch.Tensor, size: int, rng: np.random.Generator) -> torch.Te
     image = images[int(rng.integers(len(images)))]
     y, x = rng.integers(0, image.shape[-1] - size + 1, 2)
     return to_tensor(image[None, :, y : y + size, x : x + size])
+
+
+def read_edits(
+    codecs: dict[str, Codec], images: torch.Tensor, counts: dict[int, int], seed: int, without: str | None, path: Path
+) -> dict[int, Artefacts]:
+    """`simulate`, kept in a file: it takes as long as a training, which may be killed, or want another seed.
+
+    Arguments as `simulate`'s; path, of a safetensors file, which is made anew where it is of others.
+    """
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    code = code_hash(*(Path(module.__file__) for module in (artefacts, contents)))
+    identity = json.dumps([seed, without, sorted(counts.items()), list(codecs), digest, code])
+    if path.is_file():
+        tensors, kept = load_tensors(path)
+        if kept["identity"] == identity:
+            kinds = {int(size): [tuple(kind) for kind in of] for size, of in json.loads(kept["kinds"]).items()}
+            planes = {size: [tensors[f"{size}_{plane}"] for plane in Artefacts._fields[:4]] for size in kinds}
+            return {size: Artefacts(*planes[size], kinds[size]) for size in kinds}
+    made = simulate(codecs, images, counts, seed, without)
+    tensors = {f"{size}_{plane}": getattr(of, plane) for size, of in made.items() for plane in Artefacts._fields[:4]}
+    kinds = json.dumps({size: of.kinds for size, of in made.items()})
+    save_tensors(path, tensors, {"identity": identity, "kinds": kinds})
+    return made
 
 
 def train_last_word(
@@ -240,7 +266,8 @@ def run(params: Profile, seed: int, without: str | None = None, out: Path | None
     images, _ = load_images(params.data / "images", "train")
     record = provenance(settings=settings.model_dump(), seed=seed, without=without)
     codecs = read_codecs(params, images)
-    edits = simulate(codecs, images, settings.edits, params.seed, without)
+    kept = params.resume_path(f"edits_{without or 'all'}").with_suffix(".safetensors")
+    edits = read_edits(codecs, images, settings.edits, params.seed, without, kept)
     model = LastWord(settings.width, seed=seed)
     curve = train_last_word(model, edits, settings, seed, home, params.resume_path(home.name))
     write_table(pd.DataFrame(curve), results / "curve.csv")

@@ -7,7 +7,7 @@ from torch.nn.functional import mse_loss
 from asymlib.models.last_word import LastWord
 from asymlib.study.dataset.artefacts import fixed_codecs, simulate, small_autoencoder
 from asymlib.study.params import load_params
-from asymlib.study.training.last_word import train_autoencoder, train_last_word
+from asymlib.study.training.last_word import read_edits, train_autoencoder, train_last_word
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,16 @@ def edits(images, first_stage):
 @pytest.fixture(scope="module")
 def settings():
     return load_params("smoke").last_word
+
+
+def test_simulated_edits_are_kept_and_made_anew_where_they_are_of_others(images, first_stage, tmp_path):
+    codecs, path = fixed_codecs({"first_stage": first_stage}, images), tmp_path / "edits.safetensors"
+    made = read_edits(codecs, images, {64: 2}, 0, None, path)
+    written = path.stat().st_mtime_ns
+    again = read_edits(codecs, images, {64: 2}, 0, None, path)
+    assert path.stat().st_mtime_ns == written and again[64].kinds == made[64].kinds
+    assert all(torch.equal(a, b) for a, b in zip(again[64][:4], made[64][:4], strict=True))
+    assert len(read_edits(codecs, images, {64: 3}, 0, None, path)[64].photo) == 3
 
 
 def test_training_lowers_the_loss(edits, settings):
