@@ -13,6 +13,7 @@ from asymlib.study.project import project_root
 
 ROOT = project_root()
 PACKAGE = ROOT / "asymlib"
+BROWSER = ROOT / "tests" / "browser"  # of pages, not of modules, and run apart: make browser
 HEAVY = "cv2 pandas matplotlib pydantic papermill dvc lpips datasets sklearn".split()
 
 
@@ -105,11 +106,12 @@ def test_every_test_file_is_collected():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     collected = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    there -= {path.relative_to(ROOT).as_posix() for path in BROWSER.glob("*.py")}
     assert done.returncode == 0, done.stdout[-3000:]
     assert collected == there
 
 
-MIRRORED = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != ROOT / "tests")
+MIRRORED = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent not in (ROOT / "tests", BROWSER))
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MIRRORED}), ids=lambda path: path.name)

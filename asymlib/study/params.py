@@ -168,7 +168,7 @@ class Hub(Section):
 class Inpainter(Section):
     """The small latent diffusion model, bundled or trained, or the pipelines that take its place."""
 
-    source: Literal["bundled", "train"] = "train"
+    source: Literal["bundled", "train"] = "bundled"
     widths: tuple[int, ...] = (32, 64, 96)
     attention: int = Field(1, ge=0)
     blocks: int | None = Field(None, ge=1)
@@ -190,8 +190,8 @@ class LastWordSettings(Section):
     """What comes after any decoder, see `models.last_word`: its simulated edits by size in pixels, and its training."""
 
     source: Literal["bundled", "train"] = "bundled"
-    edits: dict[int, int] = Field({64: 1500, 128: 5000, 256: 700, 512: 60}, min_length=1)
-    codec_steps: int = Field(1200, ge=1)
+    edits: dict[int, int] = Field({64: 1200, 128: 2400, 256: 300, 512: 24}, min_length=1)
+    codec_steps: int = Field(500, ge=1)
     width: int = Field(40, ge=1)
     steps: int = Field(4000, ge=1)
     batch: int = Field(8, ge=1)

@@ -24,7 +24,7 @@ def test_the_small_one_that_ships_is_loaded_without_an_argument():
 
 
 def test_one_that_does_not_ship_is_named_with_those_that_do():
-    with pytest.raises(FileNotFoundError, match="^name: got 'sdxl', expected one of first_stage, first_stage_vq"):
+    with pytest.raises(FileNotFoundError, match="^name: got 'sdxl', expected one of base, first_stage, "):
         pretrained("sdxl")
 
 

@@ -27,6 +27,7 @@ def shrink(content, hub):
         paper[section] |= dict.fromkeys(sizes, 64)
     paper["images"] |= {"folder": str(hub / "imagenet")}
     paper["images"] |= {"train_photograph_crops": 4, "val_photograph_crops": 2, "gallery_size": 64}
+    paper["images"] |= {"larger": [64], "larger_scenes": 2}
     paper["first_stage"] |= {"repository": str(hub / "text_to_image"), "revision": None}
     paper["first_stage_vq"] = smoke["first_stage_vq"]
     paper["latents"] = smoke["latents"]
@@ -34,7 +35,7 @@ def shrink(content, hub):
     training = paper["training"]
     for key, value in {"steps": 2, "batch": 2, "warmup": 1, "validate_every": 1, "discriminator_width": 4}.items():
         training[key] = dict.fromkeys(training["steps"], value)
-    training["gan_start"]["others"] = 1
+    training["gan_start"] = 1
     for task in ("inpainting", "text_to_image", "by_example"):
         paper["inpainter"]["hub"][task] = {"repository": str(hub / task), "revision": None}
     paper["inpainter"]["sampling_steps"] = 2

@@ -67,5 +67,5 @@ def test_a_small_autoencoder_learns(images):
             return float(mse_loss(model.decode(model.encode(picture).latent_dist.mean).sample, picture))
 
     before = off()
-    train_autoencoder(model, images, mse_loss, 40, 0)
+    train_autoencoder(model, images, mse_loss, 80, 0)
     assert off() < 0.6 * before and not model.training
