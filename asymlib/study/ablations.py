@@ -23,7 +23,7 @@ from asymlib.study.dataset.images import Pairs, load_pairs
 from asymlib.study.diffusion import load_diffusion
 from asymlib.study.evaluation.generation import decode_all
 from asymlib.study.evaluation.protocol import Decode, Task, evaluate, make_tasks, plain, rows_of
-from asymlib.study.evaluation.readings import read_pairs
+from asymlib.study.evaluation.readings import read_pairs, thin
 from asymlib.study.evaluation.reconstruction import psnr
 from asymlib.study.params import Ablations, Profile, load_ablations
 from asymlib.study.project import project_root
@@ -144,21 +144,6 @@ def _provide_edits(params: Profile) -> None:
     crops = Crops(**load_tensors(latents)[0])
     edits = make_edits(first_stage, inpainter, crops, settings.edits, settings.sampling_steps, params.seed)
     save_tensors(path, edits._asdict(), {"made_of": made_of})
-
-
-def thin(pairs: Pairs, every: int) -> Pairs:
-    """Every so many pairs of each scene, starting with its first; of the first stratum, the photographs.
-
-    By position, pairs of whole scenes would go: photographs come in turn.
-
-    Args:
-        pairs: From `load_pairs`.
-        every: 1 keeps all.
-    """
-    first = pairs.table["stratum"] == pairs.table["stratum"].iloc[0]
-    turn = pairs.table.groupby("photograph").cumcount()
-    chosen = (first & (turn % every == 0)).to_numpy().nonzero()[0]
-    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
 
 
 def _home(params: Profile, *job: str | int) -> Path:

@@ -33,6 +33,21 @@ def read_pairs(params: Profile, reader: str, larger: int | None = None) -> Pairs
     return pairs
 
 
+def thin(pairs: Pairs, every: int) -> Pairs:
+    """Every so many pairs of each scene, starting with its first; of the first stratum, the photographs.
+
+    By position, pairs of whole scenes would go: photographs come in turn.
+
+    Args:
+        pairs: From `load_pairs`.
+        every: 1 keeps all.
+    """
+    first = pairs.table["stratum"] == pairs.table["stratum"].iloc[0]
+    turn = pairs.table.groupby("photograph").cumcount()
+    chosen = (first & (turn % every == 0)).to_numpy().nonzero()[0]
+    return Pairs(pairs.image[chosen], pairs.mask[chosen], pairs.table.iloc[chosen].reset_index(drop=True))
+
+
 def note_reading(params: Profile, reader: str) -> None:
     """Note in results/PROFILE/readings/READER.json that the profile's split was read, where that is `test`.
 
