@@ -162,7 +162,8 @@ def _manifest(folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"manifest {folder / 'manifest.csv'} is missing; expected what stage images writes, run `make repro`"
         )
-    return pd.read_csv(folder / "manifest.csv")
+    names = dict.fromkeys(("image", "mask", "photograph"), str)  # a photo may be called 01, or nan
+    return pd.read_csv(folder / "manifest.csv", dtype=names, na_filter=False)
 
 
 def _photographs(settings: Images) -> tuple[list[Photograph], dict[str, str]]:

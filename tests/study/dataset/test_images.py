@@ -207,6 +207,17 @@ def test_larger_scenes_are_middle_squares_of_photographs_of_their_split(settings
     assert pairs.image.shape == (3, 3, 512, 512) and pairs.table["kind"].nunique() == 3
 
 
+def test_a_photograph_may_be_called_by_a_number(settings, photographs, tmp_path):
+    """Breaks when 01 is read as 1."""
+    photographs(tmp_path / "photos", 12)
+    settings = settings.model_copy(update={"source": "folder", "folder": str(tmp_path / "photos"), "larger": (64,)})
+    manifest = make_larger(settings, 0, tmp_path / "images")
+    make_masks(manifest, tmp_path / "images", 1, 0, tmp_path / "masks")
+    assert manifest["image"].str.startswith("0").any()
+    pairs = load_pairs(tmp_path / "images", tmp_path / "masks", "test_64")
+    assert list(pairs.table["image"]) == list(manifest.loc[manifest["split"] == "test_64", "image"])
+
+
 def test_larger_scenes_without_photographs_are_drawn(tmp_path):
     settings = load_params("smoke").images
     manifest = make_larger(settings, 0, tmp_path)
