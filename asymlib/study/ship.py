@@ -33,7 +33,7 @@ from asymlib.study.finishers import finishers
 from asymlib.study.profiles import folder_of
 from asymlib.study.project import project_root
 
-SCENES = 50  # of the last word's card
+SCENES = 25  # of the last word's card
 ALLOWED = 0.02  # dB that half precision may cost
 WHAT = {
     "base": "It is told which pixels are known, and shown them.",
