@@ -6,7 +6,6 @@ Gradio's components; ours are the photo's door (`pictures`), the mask, the metho
 import secrets
 import tempfile
 import webbrowser
-from functools import cache
 from pathlib import Path
 
 import gradio as gr
@@ -21,8 +20,7 @@ from asymlib.editing.compositing import paste_hard
 from asymlib.editing.finishing import shipped
 from asymlib.editing.inpainting import inpaint
 from asymlib.masks import dilate, feather, grow
-from asymlib.models.construction import asymmetric_vqgan
-from asymlib.models.shipped import load
+from asymlib.models.shipped import shipped_models
 from asymlib.models.words import WORDS
 from asymlib.pictures import UNREADABLE, Photo, read_photo, save_picture
 from asymlib.pixels import resized, to_picture
@@ -167,16 +165,9 @@ def _result(photo: Photo, hole: torch.Tensor, edit: Photo | None, method: str, w
             return photo.edited(shipped()(whole, edited, full), hole)
         return to_picture(edited) if method == "vanilla" else photo.edited(paste_hard(whole, edited, full), hole)
     mask = hole[0, 0].numpy()
-    decoder = load("base") if method == "base" else _vanilla()
-    last_word = shipped() if method == "last word" else None
-    picture, told = Image.fromarray(photo.on_white), {"word": word, "last_word": last_word}
-    made = inpaint(picture, mask, load("inpainter"), decoder, seed=seed, paste=method != "vanilla", **told)
+    models = shipped_models(method.replace(" ", "_"))
+    made = inpaint(Image.fromarray(photo.on_white), mask, seed=seed, word=word, **models)
     return made if method == "vanilla" else photo.edited(read_photo(made).tensor, full)
-
-
-@cache
-def _vanilla():
-    return asymmetric_vqgan(load("first_stage"), branch=False)
 
 
 def _read(file: str, name: str) -> Photo:

@@ -111,12 +111,21 @@ def test_vanilla_shows_what_an_edit_does_to_the_rest(tmp_path, finisher):
     assert (np.asarray(after) != np.asarray(before)).mean() > 0.9 and "100.0%" in told
 
 
-def test_without_an_edit_the_models_that_ship_fill_the_hole(tmp_path, finisher, base, monkeypatch):
+@pytest.fixture
+def tiny(base, first_stage, monkeypatch):
+    """Small models in the place of those that ship."""
+    from asymlib.models import shipped
     from asymlib.models.inpainter import LatentInpainter
 
-    tiny = {"inpainter": LatentInpainter.build((16, 32), 1.0, 0), "base": base}
-    monkeypatch.setattr(module, "load", tiny.__getitem__)
-    monkeypatch.setattr(module, "_vanilla", lambda: base)
+    models = {"inpainter": LatentInpainter.build((16, 32), 1.0, 0), "last_word": LastWord(8)}
+    models |= {"base": base, "first_stage": first_stage}
+    monkeypatch.setattr(shipped, "load", models.__getitem__)
+    shipped.shipped_models.cache_clear()
+    yield
+    shipped.shipped_models.cache_clear()
+
+
+def test_without_an_edit_the_models_that_ship_fill_the_hole(tmp_path, tiny):
     for method in module.METHODS:
         (before, after), *_ = edit(tmp_path, edit=None, method=method, word="red")
         same = np.asarray(after)[:10] == np.asarray(before)[:10]

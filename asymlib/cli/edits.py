@@ -1,7 +1,6 @@
 """Commands that make pictures: `finish`, `inpaint` and `paint`."""
 
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -78,12 +77,12 @@ def inpaint(
 
     def work(job: Job) -> None:
         from asymlib.editing.inpainting import inpaint
-        from asymlib.models.shipped import load
+        from asymlib.models.shipped import shipped_models
         from asymlib.pictures import save_picture
 
-        chosen = {"word": word, "example": example, "steps": steps, "seed": seed} | _decoding(method)
+        asked = {"word": word, "example": example, "steps": steps, "seed": seed}
         with Image.open(job.inputs["mask"]) as hole:
-            made = inpaint(job.inputs["photo"], hole, load("inpainter"), **chosen)
+            made = inpaint(job.inputs["photo"], hole, **shipped_models(method.name), **asked)
         save_picture(made, job.out)
 
     return carry_out(planned, work, dry_run, as_json)
@@ -104,14 +103,3 @@ def paint(
         raise ImportError(f"paint needs {error.name}: pip install 'asymlib[app]'") from error
     serve(photo, port, browser)
     return 0
-
-
-@cache
-def _decoding(method: Method) -> dict:
-    from asymlib.models.construction import asymmetric_vqgan
-    from asymlib.models.shipped import load
-
-    if method is Method.base:
-        return {"decoder": load("base")}
-    vanilla = {"decoder": asymmetric_vqgan(load("first_stage"), branch=False), "paste": method is not Method.vanilla}
-    return vanilla | ({"last_word": load("last_word")} if method is Method.last_word else {})

@@ -66,14 +66,24 @@ def _named(argument: str, path: Path) -> dict[str, Path] | Path:
     if not path.is_dir():
         return path
     found: dict[str, Path] = {}
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and is_picture_file(p)):
+    for file in picture_files(argument, path):
         name = file.relative_to(path).with_suffix("").as_posix()
         if name in found:
             raise ValueError(f"{argument}: got {found[name].name} and {file.name}, expected one picture of each name")
         found[name] = file
-    if not found:
-        raise ValueError(f"{argument}: got {path} without a picture, expected some")
     return found
+
+
+def picture_files(argument: str, folder: Path) -> list[Path]:
+    """Every picture in a folder and the folders in it, in the order of names.
+
+    Raises:
+        ValueError: There is none; the sentence names the argument.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture_file(path))
+    if not files:
+        raise ValueError(f"{argument}: got {folder} without a picture, expected some")
+    return files
 
 
 def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite: bool) -> Plan:

@@ -1,11 +1,14 @@
 """Commands about models: `train`, `convert` and `info`."""
 
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from asymlib.cli.jobs import picture_files
 
 CROPS = 6  # of each photo
 RECORD = "record.json"
@@ -84,15 +87,13 @@ def _read_crops(folder: Path, autoencoder, crop: int, seed: int):
     from tqdm import tqdm
 
     from asymlib.models.first_stage import encode_moments
-    from asymlib.pictures import is_picture_file, read_photo
+    from asymlib.pictures import read_photo
     from asymlib.pixels import to_tensor
     from asymlib.training.latents import Crops
 
     if not folder.is_dir():
         raise FileNotFoundError(f"photos: got {folder}, expected an existing folder")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture_file(path))
-    if not files:
-        raise ValueError(f"photos: got {folder} without a picture, expected some")
+    files = picture_files("photos", folder)
     rng, cut = np.random.default_rng([seed, 60]), []
     for file in tqdm(files, desc="photos", mininterval=5):
         pixels = read_photo(file, "photos", smallest=crop).on_white
@@ -163,7 +164,7 @@ def _of_weights(path: Path, name: str) -> dict:
         with safe_open(weights, "pt") as tensors:
             parts = [tensors.get_slice(key) for key in tensors.keys()]
         sizes = [part.get_shape() for part in parts]
-        facts["parameters"] = facts.get("parameters", 0) + sum(_product(size) for size in sizes)
+        facts["parameters"] = facts.get("parameters", 0) + sum(math.prod(size) for size in sizes)
         facts["precision"] = ", ".join(sorted({part.get_dtype() for part in parts}))
     facts["sha256"] = content_hash(*sorted(folder.glob("*.safetensors")))
     record = folder / RECORD
@@ -181,10 +182,3 @@ def _of_results(path: Path) -> dict:
                 name: {key: record[key] for key in told if key in record} for name, record in models.items()
             }
     raise ValueError(f"artefact: got {path}, expected weights, or a file under results/PROFILE with its provenance")
-
-
-def _product(size: list[int]) -> int:
-    total = 1
-    for extent in size:
-        total *= extent
-    return total

@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,7 @@ def ship_inpainter(root: Path, profile: str, photographs: Path, out: Path) -> di
         curve.to_csv(temporary / "curve.csv", index=False, float_format="%.4g")
         image = half_scale_crops(p for p in folder_photographs(photographs)[0] if p.split == "val")
         values = numbers(LatentInpainter.load(temporary), load_first_stage(pretrained("first_stage")), image, 4, 0)
-        facts = {"profile": profile, "commit": record["commit"], "seed": record["seed"]}
-        facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"]}
-        parameters = sum(weight.numel() for weight in weights.values())
-        card = (CARDS / "inpainter.md").read_text()
-        (temporary / "README.md").write_text(card.format(parameters=parameters, **facts, **values))
+        write_card("inpainter", temporary, profile, record, **values)
     return values
 
 
@@ -108,13 +105,20 @@ def ship_decoder(root: Path, profile: str, name: str, photographs: Path, out: Pa
             save_file(weights, temporary / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
         (temporary / "record.json").write_text(json.dumps(record, indent=1) + "\n")
         shutil.copy(results / "curves" / f"{name}.csv", temporary / "curve.csv")
-        facts = {"profile": profile, "name": name, "commit": record["commit"], "seed": record["seed"]}
-        facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"], "what": WHAT[name]}
-        facts |= {"parameters": sum(w.numel() for w in weights.values()), "cost": cost if cost <= ALLOWED else 0.0}
-        facts |= {"decoder_parameters": record["decoder_parameters"], "photographs": photographs_of(place, profile)}
+        facts = {"name": name, "what": WHAT[name], "decoder_parameters": record["decoder_parameters"]}
+        facts |= {"cost": cost if cost <= ALLOWED else 0.0, "photographs": photographs_of(place, profile)}
         facts |= {"precision": "half precision" if cost <= ALLOWED else "float32"}
-        (temporary / "README.md").write_text((CARDS / "decoder.md").read_text().format(**facts))
+        write_card("decoder", temporary, profile, record, **facts)
     return {"cost": cost}
+
+
+def write_card(card: str, folder: Path, profile: str, record: dict, **facts) -> None:
+    """Fill in cards/CARD.md beside the weights in a folder: what all cards say, and `facts`."""
+    settings = record["settings"]
+    common = {"profile": profile, "commit": record["commit"], "seed": record["seed"]}
+    common |= {"steps": settings["steps"], "batch": settings["batch"]}
+    common |= {"parameters": sum(w.numel() for w in load_file(folder / SAFETENSORS_WEIGHTS_NAME).values())}
+    (folder / "README.md").write_text((CARDS / f"{card}.md").read_text().format(**common, **facts))
 
 
 def photographs_of(place: Path, profile: str) -> int:
@@ -167,14 +171,12 @@ def ship_last_word(root: Path, profile: str, photographs: Path, out: Path) -> di
             shutil.copy(model / name, temporary / name)
         shutil.copy(made / "record.json", temporary / "record.json")
         curve.to_csv(temporary / "curve.csv", index=False, float_format="%.4g")
-        facts = {"profile": profile, "scenes": len(pairs.image)}
-        facts |= {"commit": record["commit"], "seed": record["seed"], "codecs": ", ".join(record["codecs"])}
+        facts = {"scenes": len(pairs.image), "codecs": ", ".join(record["codecs"])}
         facts |= {"edits": sum(record["settings"]["edits"].values())}
-        facts |= {"steps": record["settings"]["steps"], "batch": record["settings"]["batch"]}
-        facts |= {"parameters": sum(weight.numel() for weight in load_file(model / SAFETENSORS_WEIGHTS_NAME).values())}
         shown = behind[["source", "metric", "best", "value", "low", "high"]].round(3)
-        table = shown.to_markdown(index=False, tablefmt="github")
-        (temporary / "README.md").write_text((CARDS / "last_word.md").read_text().format(table=table, **facts))
+        write_card(
+            "last_word", temporary, profile, record, table=shown.to_markdown(index=False, tablefmt="github"), **facts
+        )
     ratios = behind[behind["metric"].str.contains("_ratio_")]
     return {"worst": float(ratios["value"].max()) - 1}
 
@@ -188,12 +190,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("photos"), help="photographs, see study/dataset/public.py")
     arguments = parser.parse_args()
     try:
-        common = arguments.folder, PRETRAINED / arguments.name
-        ships = {"inpainter": ship_inpainter, "last_word": ship_last_word}
-        if arguments.name in ships:
-            values = ships[arguments.name](project_root(), arguments.profile, *common)
-        else:
-            values = ship_decoder(project_root(), arguments.profile, arguments.name, *common)
+        others = {"inpainter": ship_inpainter, "last_word": ship_last_word}
+        ship = others.get(arguments.name) or partial(ship_decoder, name=arguments.name)
+        values = ship(project_root(), arguments.profile, photographs=arguments.folder, out=PRETRAINED / arguments.name)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(values, indent=1))

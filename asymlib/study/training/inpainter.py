@@ -19,6 +19,7 @@ from asymlib.models.inpainter import LatentInpainter, latent_statistics
 from asymlib.models.words import present_words
 from asymlib.pixels import to_tensor
 from asymlib.study.params import Inpainter
+from asymlib.study.training.loop import descend
 from asymlib.training.checkpoints import (
     ResumeState,
     code_hash,
@@ -28,7 +29,6 @@ from asymlib.training.checkpoints import (
     weights_hash,
 )
 from asymlib.training.latents import Crops, Edits
-from asymlib.training.schedules import cosine_with_warmup
 
 CHUNK = 256  # pictures that are held as floats at a time; a multiple of the encoder's batch
 
@@ -183,10 +183,8 @@ def train_inpainter(
         "code": code_hash(*Path(__file__).parent.glob("*.py")),
     }
     state = ResumeState(resume_path, identity, {"denoiser": denoiser, "ema": ema, "optimiser": optimiser})
-    start, history = state.restore()
-    losses: list[float] = []
-    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc="inpainter", mininterval=5)
-    for step in progress:
+
+    def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, 4, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         chosen = torch.from_numpy(rng.integers(0, len(examples.latent), settings.batch))
@@ -203,19 +201,17 @@ def train_inpainter(
         if settings.snr_gamma is not None:
             snr = compute_snr(noising, t)[:, None, None, None]
             weight = weight * snr.clamp(max=settings.snr_gamma) / (snr + 1)
-        loss = (weight * mse_loss(velocity, noising.get_velocity(clean, noise, t), reduction="none")).mean()
-        optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        optimiser.step()
-        ema.step(denoiser.parameters())
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0 or step + 1 == settings.steps:
-            history.append({"step": step + 1, "loss": float(np.mean(losses))})
-            losses = []
-            progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-        state.keep(step + 1, history, last=step + 1 == settings.steps)
+        return (weight * mse_loss(velocity, noising.get_velocity(clean, noise, t), reduction="none")).mean()
+
+    history = descend(
+        loss_of,
+        optimiser,
+        settings.steps,
+        settings.lr,
+        "inpainter",
+        state,
+        after=lambda: ema.step(denoiser.parameters()),
+    )
     ema.copy_to(denoiser.parameters())
     denoiser.eval()
     if out is not None:

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import l1_loss, mse_loss
-from tqdm import tqdm
 
 from asymlib.files import save_pretrained
 from asymlib.masks import dilate
@@ -33,8 +32,8 @@ from asymlib.study.dataset.images import load_images
 from asymlib.study.params import LastWordSettings, Profile, load_params
 from asymlib.study.provenance import provenance, write_json
 from asymlib.study.reporting.tables import write_table
+from asymlib.study.training.loop import descend
 from asymlib.training.checkpoints import ResumeState, code_hash, forget, load_tensors, save_tensors, weights_hash
-from asymlib.training.schedules import cosine_with_warmup
 
 # small autoencoders that are trained for minutes: factor, channels, width, loss. The first is of far better quality.
 SMALL = {
@@ -83,16 +82,14 @@ def train_autoencoder(model: AutoencoderKL, images: torch.Tensor, loss, steps: i
         crop: Side of a crop in pixels.
     """
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    model.train()
-    for step in tqdm(range(steps), desc="small autoencoder", mininterval=5):
+
+    def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, 51, step])
         picture = torch.cat([_crop(images, crop, rng) for _ in range(8)])
-        made = model.decode(model.encode(picture).latent_dist.mean).sample
-        optimiser.param_groups[0]["lr"] = cosine_with_warmup(2e-3, step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss(made, picture).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        return loss(model.decode(model.encode(picture).latent_dist.mean).sample, picture)
+
+    model.train()
+    descend(loss_of, optimiser, steps, 2e-3, "small autoencoder")
     model.eval()
 
 
@@ -156,29 +153,18 @@ def train_last_word(
         "seed": seed,
         "start": weights_hash(model),
         "data": hashlib.sha256(b"".join(p.numpy().tobytes() for e in edits.values() for p in e[:4])).hexdigest(),
-        "code": code_hash(Path(__file__)),
+        "code": code_hash(*Path(__file__).parent.glob("*.py")),
     }
     state = ResumeState(resume_path, identity, {"model": model, "optimiser": optimiser})
-    start, history = state.restore()
     weight = np.array([len(of.photo) * size**2 for size, of in edits.items()], float)
-    losses: list[float] = []
-    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc="last word", mininterval=5)
-    for step in progress:
+
+    def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, 52, step])
         size = int(rng.choice(list(edits), p=weight / weight.sum()))
         chosen = rng.integers(0, len(edits[size].photo), max(1, round(settings.batch * SIDE**2 / size**2)))
-        loss = _loss(model, *_batch(edits[size], chosen), rng)
-        optimiser.param_groups[0]["lr"] = cosine_with_warmup(settings.lr, step, settings.steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0 or step + 1 == settings.steps:
-            history.append({"step": step + 1, "loss": float(np.mean(losses))})
-            losses = []
-            progress.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-        state.keep(step + 1, history, last=step + 1 == settings.steps)
+        return _loss(model, *_batch(edits[size], chosen), rng)
+
+    history = descend(loss_of, optimiser, settings.steps, settings.lr, "last word", state)
     if out is not None:
         save_pretrained(model, out)
         forget(resume_path)  # only now: a full disk loses no training
