@@ -8,6 +8,7 @@ regret.csv: every finisher on every source of edits, and how far the last word i
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from asymlib.editing.compositing import Paste
 from asymlib.masks import KINDS, evaluation_mask
+from asymlib.metrics import ring_l1
 from asymlib.models.features import EffNetFeatures
 from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
 from asymlib.models.inpainter import LatentInpainter
@@ -34,6 +36,8 @@ from asymlib.study.sources import EDGED
 STEPS = 20  # of the diffusion model, where there is one
 # of the means of `ring_l1_4` and `seam_grad` a ratio, of PSNR a difference in dB
 REGRETS = {"ring_l1_4": "ratio", "seam_grad": "ratio", "hole_psnr": "difference"}
+
+Measures = dict[str, torch.Tensor]  # metric -> (finishers, images)
 
 
 class Edit(NamedTuple):
@@ -64,7 +68,6 @@ def make_edits(
     return edits
 
 
-@torch.no_grad()
 def evaluate_finishers(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], seed: int) -> pd.DataFrame:
     """Rows of every finisher on every source, see `protocol.measure`; what they are given is the vanilla picture there.
 
@@ -74,19 +77,42 @@ def evaluate_finishers(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Pas
         ways: From `study.finishers`.
         seed: For the rows.
     """
-    features, measured = EffNetFeatures(), {source: [] for source in edits}
+    features = EffNetFeatures()
+
+    def measured(source: str, edit: Edit, image: torch.Tensor, results: torch.Tensor, mask: torch.Tensor) -> Measures:
+        return measure(image, edit.reference, edit.edited, results, mask, features, source in EDGED)
+
+    return _measured_rows(edits, pairs, ways, seed, measured)
+
+
+def evaluate_rim(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], seed: int) -> pd.DataFrame:
+    """As `evaluate_finishers`, `ring_l1_4` alone, of the edits with a reference: of larger pictures, where all the
+    measures take longer than what is measured."""
+    referred = {source: edit for source, edit in edits.items() if edit.reference is not None}
+
+    def measured(source: str, edit: Edit, image: torch.Tensor, results: torch.Tensor, mask: torch.Tensor) -> Measures:
+        return {"ring_l1_4": torch.stack([ring_l1((edit.reference + 1) / 2, (r + 1) / 2, mask, 4) for r in results])}
+
+    return _measured_rows(referred, pairs, ways, seed, measured)
+
+
+@torch.no_grad()
+def _measured_rows(
+    edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], seed: int, measured: Callable[..., Measures]
+) -> pd.DataFrame:
+    """One scene at a time, so that what the pastes of one mask have in common is made once."""
+    values = {source: [] for source in edits}
     for i in tqdm(range(len(pairs.image)), desc="scenes", mininterval=5):
         image, mask = pairs.image[i : i + 1], pairs.mask[i : i + 1]
         for source, edit in edits.items():
-            edited = edit.edited[i : i + 1]
-            reference = None if edit.reference is None else edit.reference[i : i + 1]
-            results = torch.stack([way(image, edited, mask).clamp(-1, 1) for way in ways.values()])
-            measured[source].append(measure(image, reference, edited, results, mask, features, source in EDGED))
+            one = Edit(*(None if pictures is None else pictures[i : i + 1] for pictures in edit))
+            results = torch.stack([way(image, one.edited, mask).clamp(-1, 1) for way in ways.values()])
+            values[source].append(measured(source, one, image, results, mask))
     parts = []
-    for source, of_scenes in measured.items():
+    for source, of_scenes in values.items():
         for v, name in enumerate(ways):
-            values = {metric: torch.cat([of[metric][v] for of in of_scenes]) for metric in of_scenes[0]}
-            parts.append(rows_of(values, pairs, name, source, seed))
+            of_way = {metric: torch.cat([of[metric][v] for of in of_scenes]) for metric in of_scenes[0]}
+            parts.append(rows_of(of_way, pairs, name, source, seed))
     return pd.concat(parts, ignore_index=True)
 
 

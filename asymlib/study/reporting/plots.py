@@ -2,6 +2,7 @@
 byte for byte."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -209,9 +210,11 @@ def plot_loss(curve: pd.DataFrame, metric: str, label: str) -> Figure:
     return figure
 
 
-def plot_against(tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, y_label: str) -> Figure:
+def plot_against(
+    tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, y_label: str, curve: tuple[str, Sequence[str]]
+) -> Figure:
     """One measure against another, one panel per named table, a point for each variant that has both; both axes are
-    linear up to 1 and logarithmic beyond.
+    linear from 0.
 
     Args:
         tables: Panel title -> rows of a tidy table, one per variant and metric.
@@ -219,19 +222,23 @@ def plot_against(tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, 
         y: Metric of the vertical axis.
         x_label: Its label with the unit.
         y_label: Its label with the unit.
+        curve: A method's name, and its variants in the order of their setting: they are joined by a line.
     """
     with matplotlib.rc_context(STYLE):
         size = (3.2 * len(tables) + 2, 3.2)
         figure, panels = plt.subplots(1, len(tables), figsize=size, squeeze=False, layout="constrained")
         for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
             points = table.pivot(index="variant", columns="metric", values="value")[[x, y]].dropna()
-            for variant, marker in zip(points.index, itertools.cycle("osv^DPX*<>"), strict=False):
+            line = points.reindex(curve[1]).dropna()
+            axes.plot(line[x], line[y], "-", color="#999999", marker=".", label=curve[0])
+            others = [variant for variant in points.index if variant not in curve[1]]
+            for variant, marker in zip(others, itertools.cycle("osv^DPX*<>"), strict=False):
                 colour = COLOURS.get(variant, "#555555")
                 axes.plot(*points.loc[variant], marker, color=colour, markersize=6, alpha=0.8, label=variant)
             axes.set(title=title, xlabel=x_label, ylabel=y_label)
-            axes.set_xscale("symlog", linthresh=1)
-            axes.set_yscale("symlog", linthresh=1)
-            axes.set(xlim=(-0.2, None), ylim=(-0.2, None))
+            axes.margins(0.08)
+            axes.set_xlim(-0.04 * axes.get_xlim()[1], None)
+            axes.set_ylim(-0.04 * axes.get_ylim()[1], None)
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
         plt.close(figure)
     return figure

@@ -11,7 +11,7 @@ from asymlib.editing.compositing import paste_hard, paste_poisson
 from asymlib.pixels import to_tensor
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.edits import TINTS
-from asymlib.study.evaluation.finishers import evaluate_finishers, make_edits, regret, scenes_of
+from asymlib.study.evaluation.finishers import evaluate_finishers, evaluate_rim, make_edits, regret, scenes_of
 from asymlib.study.finishers import LENGTHS, finishers, paste_colour_transferred
 
 
@@ -60,6 +60,9 @@ def test_sources_and_rows(scene, first_stage):
     rows = evaluate_finishers(some, pairs, {"paste_hard": paste_hard, "ours": paste_poisson}, 0)
     assert set(rows["variant"]) == {"paste_hard", "ours"} and (rows.query("metric == 'pre_error'")["value"] == 0).all()
     assert "seam_added" not in set(rows.query("source == 'swapped'")["metric"])
+    some["without"] = edits["own"]._replace(reference=None)
+    of_rim = evaluate_rim(some, pairs, {"paste_hard": paste_hard, "ours": paste_poisson}, 0)
+    pd.testing.assert_frame_equal(of_rim, rows.query("metric == 'ring_l1_4'").reset_index(drop=True))
 
 
 def test_regret_is_against_the_best_fair_finisher():
