@@ -1,9 +1,9 @@
 # make repro   run the pipeline; PROFILE=smoke or photos runs another profile, STAGE=decoder@base a part of it
 # make tour    a first picture, from shipped weights, of a packaged photograph or PHOTO=... MASK=...
 # make test    unit and property tests, the smoke pipeline, and every notebook; at least 90 % of the branches are run
-# make browser the painter and notebook 00 in Chromium, which has to be there (apt-get install chromium)
+# make browser the painter and notebook 00 in Chromium, which has to be there (apt-get install chromium, or CHROMIUM=...)
 # make nbval   the smoke pipeline and every notebook alone
-# make lab     open the notebooks in JupyterLab
+# make lab     open the notebooks in JupyterLab, which serves the project's root: their pictures lie in results/
 # make lint    check the format of code and notebooks, the workflows, and that dvc.yaml lists the code that a stage runs
 # make format  put the code and the notebooks into that format
 # make stages  write the code that each stage runs into dvc.yaml
@@ -43,7 +43,7 @@ nbval: $(STAMP)
 	python -m pytest tests/study/test_pipeline.py -k test_every_notebook_passes_nbval
 
 lab: $(STAMP)
-	jupyter lab notebooks
+	jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lint: $(STAMP)
 	ruff check .

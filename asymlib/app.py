@@ -27,6 +27,8 @@ from asymlib.pixels import resized, to_picture
 
 SHOWN = 1024  # pixels of the longer side of what is painted on; the mask is brought to the photo's size
 LARGEST = "64mb"  # of an upload
+BUTTONS = ["download", "fullscreen"]  # of a picture: it is shared with nobody
+FILE = 150  # pixels, the height of a box for a file
 METHODS = {
     "last word": "the plain decoder, finished",
     "base": "the paper's decoder, which is told the known pixels",
@@ -34,7 +36,10 @@ METHODS = {
     "vanilla": "the plain decoder, as it comes",
 }
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # nothing is fetched
-CSS = ".gradio-container {max-width: 1200px !important; margin: auto}"
+CSS = """
+.gradio-container {max-width: 1200px !important; margin: auto}
+.upload-container .wrap {min-height: 0; padding: 20px 0 0}
+"""
 
 
 def serve(photo: Path | None, port: int, browser: bool) -> None:
@@ -93,7 +98,7 @@ def page(folder: Path, photo: Path | None = None) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column():
-                file = gr.File(label="Photo", file_types=["image"], value=str(photo) if photo else None, height=90)
+                file = gr.File(label="Photo", file_types=["image"], value=str(photo) if photo else None, height=FILE)
                 canvas = gr.ImageEditor(
                     label="Mask", sources=(), transforms=(), layers=False, format="png", type="pil",
                     brush=gr.Brush(default_size=30, colors=["#ff2d2d"], color_mode="fixed"), height=480,
@@ -102,16 +107,16 @@ def page(folder: Path, photo: Path | None = None) -> gr.Blocks:
                 more = gr.Slider(-32, 64, 0, step=1, label="Grow (pixels)")
                 soft = gr.Slider(0, 64, 0, step=1, label="Feather (pixels)")
             with gr.Column():
-                edit = gr.File(label="Edit made elsewhere (optional)", file_types=["image"], height=90)
+                edit = gr.File(label="Edit made elsewhere (optional)", file_types=["image"], height=FILE)
                 method = gr.Radio(list(METHODS), value=next(iter(METHODS)), label="Method")
                 word = gr.Dropdown(["", *WORDS], value="", label="What to fill in (without an edit)")
                 seed = gr.Number(0, precision=0, label="Seed")
                 run = gr.Button("Edit", variant="primary")
-                both = gr.ImageSlider(label="Before and after", type="pil", height=420)
+                both = gr.ImageSlider(label="Before and after", type="pil")
                 told = gr.Markdown()
         with gr.Row():
-            rim = gr.Image(label="The rim, magnified: before, after", type="pil")
-            heat = gr.Image(label="What changed outside, ten times", type="pil")
+            rim = gr.Image(label="The rim, magnified: before, after", type="pil", buttons=BUTTONS)
+            heat = gr.Image(label="What changed outside, ten times", type="pil", buttons=BUTTONS)
         with gr.Row():
             picture, mask = gr.DownloadButton("Result"), gr.DownloadButton("Mask")
         file.change(_shown, file, canvas)
@@ -144,6 +149,8 @@ def _edit(folder, file, canvas, edit, invert, more, soft, method, word, seed) ->
     if not hole.any():
         raise gr.Error("Nothing is left of the hole.")
     given = None if edit is None else _read(edit, "Edit")
+    if given is not None and method == "base":
+        raise gr.Error("An edit made elsewhere has no latent for base to decode: choose another method.")
     with torch.no_grad():
         result = _result(photo, hole, given, method, word or None, int(seed))
     before, after = Image.fromarray(photo.on_white), Image.fromarray(read_photo(result).on_white)

@@ -60,7 +60,8 @@ def before_and_after(before: torch.Tensor, after: torch.Tensor):
         return show_pictures([[before[0], after[0]]], ["before", "after"])
     pictures = [to_pixels(picture[0]) for picture in (before, after)]
     width = pictures[0].shape[1]
-    slider = IntSlider(width // 2, 0, width, description="before | after", readout=False)
+    told = {"description": "before | after", "style": {"description_width": "initial"}}
+    slider = IntSlider(width // 2, 0, width, readout=False, **told)
     shown = Image(value=_png(pictures, width // 2), width=2 * width)
     slider.observe(lambda change: setattr(shown, "value", _png(pictures, change["new"])), "value")
     return VBox([shown, HBox([slider])])
