@@ -19,7 +19,7 @@ LOADERS = {
 
 def load(name: str = "base") -> AsymmetricVQGAN | LatentInpainter | LastWord | FirstStage:
     """A shipped model, float32 and in eval mode: `first_stage`, `first_stage_vq`, `inpainter`, `last_word`, or a
-    decoder such as `base`.
+    decoder: `base`, or `vanilla_finetuned`, its control.
 
     Args:
         name: Its folder in asymlib/pretrained, where its card is.
