@@ -9,11 +9,13 @@ import pandas as pd
 from jinja2 import Environment
 
 from asymlib.files import written
+from asymlib.study.profiles import COMMITTED
 from asymlib.study.project import project_root
 from asymlib.study.reporting.claims import claims_for_reading
 from asymlib.study.reporting.paper import INPAINTING, TEXT_TO_IMAGE
 from asymlib.study.reporting.tables import read_table, wide_table
 
+HEADLINE = "photos"  # the profile that README and docs speak of: 200 test scenes
 COLUMNS = {
     "pre_error": "e-5",
     "psnr_kept": ".1f",
@@ -221,21 +223,27 @@ def readme_tables(results: Path, profile: str) -> str:
 
 
 def readme_claims(results: Path, profile: str) -> str:
-    """The claims of a profile for docs/RESULTS.md, as Markdown."""
-    table = read_table(results / profile / "tables" / "claims.csv")
-    parts = [f"The paper's claims, under `{profile}`:", markdown(claims_for_reading(table, "paper"))]
-    return "\n\n".join([*parts, "Ours:", markdown(claims_for_reading(table, "ours"))])
+    """The claims of a profile for docs/RESULTS.md, as Markdown, with the verdicts of `default` beside another's."""
+    tables = {name: read_table(results / name / "tables" / "claims.csv") for name in {profile, COMMITTED}}
+    parts = [f"The paper's claims, under `{profile}`:", "Ours:"]
+    for i, family in enumerate(("paper", "ours")):
+        told = {name: claims_for_reading(table, family) for name, table in tables.items()}
+        if profile != COMMITTED:
+            beside = told[COMMITTED].set_index("claim")["verdict"]
+            told[profile].insert(6, f"under `{COMMITTED}`", told[profile]["claim"].map(beside).fillna(""))
+        parts[i] += "\n\n" + markdown(told[profile])
+    return "\n\n".join(parts)
 
 
 def filled(readme: str, results: Path) -> str:
     """A page with its numbers from results/: what stands between `<!-- results: PROFILE -->` or `<!-- claims: PROFILE
     -->` and `<!-- end -->`, and, in a sentence, between `<!-- = TABLE VARIANT SOURCE METRIC STYLE -->` and `<!-- -->`
-    (of `default`, photographs, all masks)."""
+    (of HEADLINE, photographs, all masks)."""
     write = {"results": readme_tables, "claims": readme_claims}
     pattern = re.compile(r"(<!-- (results|claims): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
     readme = pattern.sub(lambda m: f"{m[1]}{write[m[2]](results, m[3])}\n{m[4]}", readme)
     in_sentence = re.compile(r"(<!-- = (\S+) (\S+) (\S+) (\S+) (\S+) -->).*?(<!-- -->)", re.DOTALL)
-    return in_sentence.sub(lambda m: f"{m[1]}{_number(results / 'default', *m.groups()[1:-1])}{m[7]}", readme)
+    return in_sentence.sub(lambda m: f"{m[1]}{_number(results / HEADLINE, *m.groups()[1:-1])}{m[7]}", readme)
 
 
 def update_pages(root: Path) -> None:

@@ -30,9 +30,25 @@ def test_the_readme_keeps_what_stands_around_its_tables(tmp_path, monkeypatch):
 
 def test_a_number_in_a_sentence_comes_from_its_cell(tmp_path):
     cells = [("base", 0, s, "all", "photograph", "ring_l1_4", v, v, v, 9, 5, 4) for s, v in (("own", 1.26), ("x", 2.0))]
-    (tmp_path / "default" / "tables").mkdir(parents=True)
-    pd.DataFrame(cells, columns=COLUMNS).to_csv(tmp_path / "default" / "tables" / "inpainting.csv", index=False)
+    path = tmp_path / report.HEADLINE / "tables" / "inpainting.csv"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(cells, columns=COLUMNS).to_csv(path, index=False)
     text = "off by <!-- = inpainting base own ring_l1_4 .1f -->9.9<!-- --> levels"
     assert report.filled(text, tmp_path) == text.replace("9.9", "1.3")
     with pytest.raises(ValueError, match="inpainting.csv: got 0 cells of base own seam, expected one"):
         report.filled(text.replace("ring_l1_4", "seam"), tmp_path)
+
+
+def test_the_verdicts_of_default_stand_beside_those_of_the_headline(tmp_path):
+    """Breaks when a verdict comes beside another claim."""
+    columns = ["family", "claim", "direction", "bound", "unit", "estimate", "low", "high", "scenes", "p_adjusted"]
+    for profile, verdicts in {report.HEADLINE: ("holds", "open"), "default": ("open", "does not hold")}.items():
+        rows = [("ours", c, "below", 1, "", 0.5, 0.4, 0.6, 9, 0.1) for c in ("first", "second")]
+        table = pd.DataFrame(rows, columns=columns).assign(variant="base", metric="m", verdict=verdicts)
+        folder = tmp_path / profile / "tables"
+        folder.mkdir(parents=True)
+        pd.concat([table, table.assign(family="paper")]).to_csv(folder / "claims.csv", index=False)
+    lines = [
+        line.split("|") for line in report.readme_claims(tmp_path, report.HEADLINE).splitlines() if "first" in line
+    ]
+    assert len(lines) == 2 and all([part.strip() for part in line[6:8]] == ["holds", "open"] for line in lines)
