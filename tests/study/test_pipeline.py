@@ -174,8 +174,8 @@ def test_every_row_of_the_ablations_trains_and_a_changed_one_alone_again(smoke, 
     rows, records = pd.read_csv(results / "rows.csv"), yaml.safe_load((results / "provenance.json").read_text())
     assert set(first) == set(records) == {f"{name}_0" for name in ablations["rows"]}
     assert set(rows["variant"]) == {*ablations["rows"], "vanilla"}
-    inpainted = {"own", "swapped", "removed", "recoloured", "inpainted", "blended"}
-    assert set(rows["source"]) == {*inpainted, "whole"}
+    masked = {"own", "swapped", "removed", "recoloured", "inpainted", "blended"}
+    assert set(rows["source"]) == {*masked, "whole"}
     assert records["wider_2x_0"]["start_error"] < 1e-10 < records["wider_2x_from_scratch_0"]["start_error"]
     ablations["rows"]["layer_0"]["training"] = {"steps": 1}
     second = run()
