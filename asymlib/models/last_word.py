@@ -15,7 +15,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, pad
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, pad, silu
 
 from asymlib.masks import dilate
 
@@ -149,21 +149,28 @@ class Carried(NamedTuple):
 
 
 class LastWord(ModelMixin, ConfigMixin):
-    """See the module. `judge` sees, once for a picture, how far known pixels are off near the hole and away from it, as
-    edited and as calibrated: it says how much of the calibration is applied, how much of the step at the rim is carried
-    how far, and scales and shifts the features of the convolutions, which see both sides of the rim.
+    """See the module. `judge` sees, once for a picture, how far known pixels are off near the hole and away from it,
+    and how far the hole is from what the known pixels around it make one expect, as edited and as calibrated: it says
+    how much of the calibration is applied, how much of the step at the rim is carried how far, and scales and shifts
+    the features of the convolutions, which see both sides of the rim.
+
+    The step's share has a sign. Where the hole's colours drifted, a decoder smears half of the drift over the rim, and
+    up to twice what is seen outside is to be taken off inside; where other content is meant, it smears that, and what
+    is seen outside is missing inside.
 
     It computes in float32 whatever it is given.
 
     Args:
         width: Channels of the convolutions.
         dilations: Of each of them but the last, in pixels.
-        seed: Seed of the initial weights; with those it calibrates, and carries half of the step over 8 px.
+        seed: Seed of the initial weights; with those it calibrates.
 
-    Source: the scales and shifts are FiLM's (Perez et al. 2018).
+    Source: the scales and shifts are FiLM's (Perez et al. 2018), the scales kept between 0 and 2: unbounded, and with
+    ReLU, training soon left no unit alive on the pictures that have most to gain.
     """
 
     REACHES = (2, 4, 8, 16, 32)  # pixels from the hole, between which known ones are counted together
+    BAND = 8  # pixels of the known side that tell how well known pixels make one expect their neighbours
     CELL = 8  # pixels a side whose mean error is evidence of drift, which texture is not
     NEAR = 16.0  # pixels from the rim over which the convolutions' correction dies out
     TILE = 512  # pixels a side that the convolutions see at a time
@@ -172,7 +179,7 @@ class LastWord(ModelMixin, ConfigMixin):
     def __init__(self, width: int = 40, dilations: tuple[int, ...] = (1, 2, 4, 8), seed: int = 0) -> None:
         super().__init__()
         channels, hidden = [11, *[width] * len(dilations)], 48
-        seen, told = 4 * (len(self.REACHES) + 1), 3 + 2 * width * len(dilations)
+        seen, told = 9 * (len(self.REACHES) + 1), 3 + 2 * width * len(dilations)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(
@@ -231,30 +238,36 @@ class LastWord(ModelMixin, ConfigMixin):
         return Carried(y + step, near - step, error, size, known, inside, outside), film
 
     def gathered(self, x: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> tuple:
-        """The evidence of the edit's error and of the calibrated one's, (N, 4 R + 4); the calibrated edit; `distances`.
-        Arguments as `carry`'s."""
+        """The evidence, (N, 9 R + 9): of the known pixels' errors as edited and as calibrated, of how far the hole is
+        from what known pixels make one expect, likewise, and of how far known pixels themselves are from that; the
+        calibrated edit; `distances`. Arguments as `carry`'s."""
         sides, calibrated = distances(known), calibrate(x, y, 1 - known)
-        errors = (known * (x - picture) for picture in (y, calibrated))
-        return torch.cat([self.evidence(error, known, sides[1]) for error in errors], dim=1), calibrated, sides
+        inside, outside = sides
+        pictures, expected = (y, calibrated), carried(known * x, known)
+        seen = [self.evidence(known * (x - picture), known, outside) for picture in pictures]
+        seen += [self.evidence((1 - known) * (expected - picture), 1 - known, inside) for picture in pictures]
+        beyond = known * (outside > self.BAND)
+        band = self.evidence((known - beyond) * (x - carried(beyond * x, beyond)), known - beyond, outside)
+        return torch.cat([*seen, band[:, ::2]], dim=1), calibrated, sides
 
     def judged(self, evidence: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """From the evidence of both errors, (N, 4 R + 4): the share of the calibration that is applied, the share of
+        """From the evidence, (N, 9 R + 9): the share of the calibration that is applied, the share of
         the step that is carried and over how many pixels, (N, 1, 1, 1) each, and the convolutions' scales and shifts,
         (N, layers, 2, width, 1, 1)."""
         gates, film = self.judge(evidence)[..., None, None].tensor_split([3], dim=1)
-        shares = torch.sigmoid(2 + gates[:, :1]), torch.sigmoid(gates[:, 1:2])
+        shares = torch.sigmoid(2 + gates[:, :1]), 2 * torch.tanh(gates[:, 1:2])
         return *shares, 8 * torch.exp(gates[:, 2:]), film.unflatten(1, (len(self.layers), 2, -1))
 
-    def evidence(self, error: torch.Tensor, known: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-        """(N, 2 R + 2): logarithms of the known pixels' error up to each of `REACHES` and beyond, root mean square and
-        that of the means of cells, + 3: numbers of about the same size."""
-        height, width = known.shape[-2:]
+    def evidence(self, error: torch.Tensor, counted: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """(N, 2 R + 2): logarithms of the error of what is counted, up to each of `REACHES` from the rim and beyond,
+        root mean square and that of the means of cells, + 3: numbers of about the same size."""
+        height, width = counted.shape[-2:]
         edge = (0, -width % self.CELL, 0, -height % self.CELL)
-        mean, share = (avg_pool2d(pad(plane, edge), self.CELL) for plane in (error, known))
+        mean, share = (avg_pool2d(pad(plane, edge), self.CELL) for plane in (error, counted))
         smooth = interpolate(mean / share.clamp(min=1e-6), scale_factor=self.CELL)[..., :height, :width]
         squares, means, reached = [plane.square().mean(1, keepdim=True) for plane in (error, smooth)], [], 0.0
         for reach in (*self.REACHES, float("inf")):
-            part = (outside > reached) & (outside <= reach)
+            part = (counted > 0) & (distance > reached) & (distance <= reach)
             count = part.sum((1, 2, 3)).clamp(min=1)
             means += [torch.where(part, square, 0.0).sum((1, 2, 3)) / count for square in squares]
             reached = reach
@@ -268,7 +281,8 @@ class LastWord(ModelMixin, ConfigMixin):
         near = torch.exp(-(seen.inside + seen.outside) / self.NEAR)
         h = torch.cat([seen.edited, seen.error, seen.left, seen.known, near], dim=1)
         for i, layer in enumerate(self.layers):
-            h = torch.relu(layer(h) * (1 + film[:, i, 0]) + film[:, i, 1])
+            change = silu(layer(h) * (1 + torch.tanh(film[:, i, 0])) + film[:, i, 1])
+            h = h + change if i else change
         lost, more = self.last(h).split([3, 1], dim=1)
         return (1 - seen.known) * near * (2 * seen.size * torch.tanh(lost) + more * seen.left)
 

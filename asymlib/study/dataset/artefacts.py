@@ -26,7 +26,8 @@ from asymlib.study.training.pca import PatchPCA
 CONTENTS = {"own": 0.3, "swapped": 0.3, "removed": 0.15, "recoloured": 0.25}  # and how often
 MASKS = (*KINDS, "frame", "outpainting")
 SOFT = 0.3  # share of the edits whose edge is not quite the mask's
-DRIFTING = 0.35  # share of the latents that drift
+DRIFTING = 0.5  # share of the latents that drift
+IN_THE_HOLE = 0.5  # of them in the hole alone, as where known cells are put back
 TINTED = {0: 0.4, 1: 0.4, 2: 0.2}  # how many changes of colours lie over a picture, and how often
 SLOWEST = 256  # pixels; to remove something from larger pictures takes too long
 
@@ -201,15 +202,15 @@ def _edge(mask: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _drift(latent: torch.Tensor, mask: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """By how much a diffusion model misses a latent, in units of its deviation: smoothly, and a little everywhere; in
-    every third case in the hole alone, as where known cells are put back."""
+    """By how much a diffusion model misses a latent, in units of its deviation: smoothly, and a little everywhere; or
+    in the hole alone."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     cells = int(rng.integers(1, 5))
     slow = torch.randn(1, latent.shape[1], cells, cells, generator=generator)
     slow = interpolate(slow, latent.shape[-2:], mode="bilinear") if cells > 1 else slow
     fast = torch.randn(latent.shape, generator=generator)
     drift = rng.uniform(0.02, 0.4) * slow + rng.uniform(0, 0.15) * fast
-    return drift * interpolate(mask, latent.shape[-2:]) if rng.random() < 1 / 3 else drift
+    return drift * interpolate(mask, latent.shape[-2:]) if rng.random() < IN_THE_HOLE else drift
 
 
 def _jpeg(picture: torch.Tensor) -> torch.Tensor:

@@ -133,8 +133,9 @@ def train_last_word(
     """Train on simulated edits; the convolutions on a window at the rim, all else on the whole picture.
 
     The loss compares three errors with the smaller of those that pasting leaves, of the edit as it is and calibrated:
-    the hole within 4 px of the rim, the differences across the rim, and the hole's root mean square. So a picture that
-    is easy counts as much as one that is not, and what pasting does better than the network is seen.
+    the hole within 4 px of the rim, the differences across the rim, and the hole's root mean square. It is the
+    logarithm of their ratio: a picture that is easy counts as much as one that is not, one that went wrong no more than
+    one that went right, and what pasting does better than the network is seen.
 
     Args:
         model: New.
@@ -205,8 +206,8 @@ def _errors(picture, meant, hole, inside) -> torch.Tensor:
 
 
 def _relative(errors: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:
-    """Mean of the errors as a share of the smallest of others."""
-    return (errors / torch.stack(others).amin(0).detach().clamp(min=LEAST)).mean()
+    """Mean logarithm of the errors as a share of the smallest of others."""
+    return ((errors + LEAST) / (torch.stack(others).amin(0).detach() + LEAST)).log().mean()
 
 
 def _window(mask: torch.Tensor, rng: np.random.Generator) -> tuple[int, int]:
