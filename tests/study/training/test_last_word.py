@@ -38,9 +38,10 @@ def test_simulated_edits_are_kept_and_made_anew_where_they_are_of_others(images,
     assert len(read_edits(codecs, images, {64: 3}, 0, None, path)[64].photo) == 3
 
 
-def test_training_lowers_the_loss(edits, settings):
+def test_training_beats_the_better_of_two_pastes(edits, settings):
+    """Breaks when the units die, as they did with ReLU and unbounded scales: then nothing is better than pasting."""
     curve = train_last_word(LastWord(8), edits, settings.model_copy(update={"steps": 150, "batch": 4, "lr": 5e-3}), 0)
-    assert curve[-1]["step"] == 150 and curve[-1]["loss"] < 0.9 * curve[0]["loss"]
+    assert curve[-1]["step"] == 150 and curve[-1]["loss"] < min(0.0, curve[0]["loss"] - 0.1)
 
 
 def test_a_killed_run_continues_where_it_was(edits, settings, tmp_path, kept_often, killed_after):
