@@ -9,6 +9,7 @@
 # make stages  write the code that each stage runs into dvc.yaml
 # make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
+# make bench   time decoders, windows around the hole and finishers beside each other, into results/bench.csv
 # make verify  compute the committed results again: LEVEL=tables (a minute), metrics (stored pictures), all (retrains)
 # make readme  rewrite the numbers of README and docs from results/, and the data plan from params.yaml
 # Each builds .venv when it is missing or when its requirements have changed.
@@ -25,7 +26,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 120}, document-start: 
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test browser nbval lab lint format stages wheel verify ablations readme tour
+.PHONY: repro test browser nbval lab lint format stages wheel verify ablations readme tour bench
 
 repro: $(STAMP)
 	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
@@ -61,6 +62,9 @@ stages: $(STAMP)
 
 wheel: $(STAMP)
 	python -m build
+
+bench: $(STAMP)
+	python -m asymlib.study.bench
 
 verify: $(STAMP)
 	python -m asymlib.study.reporting.verify $(LEVEL) --profile $(PROFILE)

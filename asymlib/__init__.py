@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it i
     from asymlib.models.construction import asymmetric_vqgan, scaled_size
     from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
     from asymlib.models.first_stage import encode_means, load_first_stage, pretrained
+    from asymlib.models.holes import decode_hole
     from asymlib.models.inpainter import LatentInpainter
     from asymlib.models.last_word import LastWord
     from asymlib.models.official import load_official, save_official
@@ -39,6 +40,7 @@ _HOME = {
     "Validation": "asymlib.training.decoder",
     "asymmetric_vqgan": "asymlib.models.construction",
     "cache_crops": "asymlib.training.latents",
+    "decode_hole": "asymlib.models.holes",
     "decode_with": "asymlib.editing.pipelines",
     "edit_photo": "asymlib.editing.local_editing",
     "encode_means": "asymlib.models.first_stage",

@@ -23,12 +23,14 @@ def normalise_with(norm: nn.GroupNorm, h: torch.Tensor, statistics: Statistics) 
 
 
 @contextmanager
-def recorded_statistics(norms: Sequence[nn.GroupNorm]) -> Iterator[dict[nn.GroupNorm, Statistics]]:
-    """Inside, what each norm meets is kept, the last time that it is called."""
+def recorded_statistics(
+    norms: Sequence[nn.GroupNorm], part: Callable[[torch.Tensor], torch.Tensor] = lambda h: h
+) -> Iterator[dict[nn.GroupNorm, Statistics]]:
+    """Inside, what each norm meets, or a part of it, is kept, the last time that it is called."""
     met: dict[nn.GroupNorm, Statistics] = {}
 
     def record(norm: nn.GroupNorm, inputs: tuple, _) -> None:
-        met[norm] = group_statistics(norm, inputs[0])
+        met[norm] = group_statistics(norm, part(inputs[0]))
 
     with _hooked(norms, record):
         yield met
@@ -42,6 +44,27 @@ def told_statistics(statistics: dict[nn.GroupNorm, Statistics]) -> Iterator[None
         return normalise_with(norm, inputs[0], statistics[norm])
 
     with _hooked(list(statistics), normalise):
+        yield
+
+
+@contextmanager
+def corrected_statistics(small: dict[nn.GroupNorm, tuple[Statistics, Statistics]]) -> Iterator[None]:
+    """Inside, these norms use what each meets first, a part of a picture, brought to the whole of it.
+
+    Args:
+        small: What each meets in a small copy of the picture: in all of it, and in that part. A small copy is smoother;
+            how the two differ in it carries over all the same.
+    """
+    settled: dict[nn.GroupNorm, Statistics] = {}
+
+    def normalise(norm: nn.GroupNorm, inputs: tuple, _) -> torch.Tensor:
+        if norm not in settled:
+            (variance, mean), (part_variance, part_mean) = small[norm]
+            own_variance, own_mean = group_statistics(norm, inputs[0])
+            settled[norm] = own_variance * variance / (part_variance + norm.eps), own_mean + mean - part_mean
+        return normalise_with(norm, inputs[0], settled[norm])
+
+    with _hooked(list(small), normalise):
         yield
 
 

@@ -32,7 +32,7 @@ def decode_tiles(
         overlap: Pixels that neighbours share at least.
 
     Returns:
-        (N, 3, factor h, factor w); exactly `decode(latent, *condition)` where one tile is enough.
+        (N, ., factor h, factor w); exactly `decode(latent, *condition)` where one tile is enough.
 
     Raises:
         ValueError: `size` does not fit.
@@ -43,8 +43,7 @@ def decode_tiles(
     height, width = latent.shape[-2:]
     if max(height, width) <= cells:
         return decode(latent, *condition)
-    total = latent.new_zeros(len(latent), 3, factor * height, factor * width)
-    weights = latent.new_zeros(factor * height, factor * width)
+    weights, total = latent.new_zeros(factor * height, factor * width), None
     norms = [m for m in decode.modules() if isinstance(m, nn.GroupNorm)] if isinstance(decode, nn.Module) else []
     with recorded_statistics(norms) as of_whole:
         decode(*_thumbnail(latent, condition, factor, cells))
@@ -54,6 +53,8 @@ def decode_tiles(
                 part = latent[..., top : top + cells, left : left + cells]
                 y, x = factor * top, factor * left
                 tile = decode(part, *(c[..., y : y + size, x : x + size] for c in condition))
+                if total is None:
+                    total = tile.new_zeros(*tile.shape[:2], *weights.shape)
                 weight = _ramp(tile.shape[-2], overlap).to(tile)[:, None] * _ramp(tile.shape[-1], overlap).to(tile)
                 total[..., y : y + size, x : x + size] += weight * tile
                 weights[y : y + size, x : x + size] += weight

@@ -1,0 +1,144 @@
+"""`make bench`: what decoding and finishing cost beside each other, timed alternately in one run on this machine.
+
+    python -m asymlib.study.bench [--sizes 256 512] [--rounds 3] [--out results/bench.csv]
+
+Full-size decoders of Stable Diffusion's make with random weights: what they cost does not depend on their values. Only
+ratios are written, since another machine is faster or slower at all of it; beside them what was counted.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import torch
+from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from asymlib.editing.compositing import PASTES
+from asymlib.files import written
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.holes import decode_hole
+from asymlib.models.shipped import load
+from asymlib.study.evaluation.cost import peak_memory
+
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
+FINISHED = 0.25  # the hole of what comes after a decoder
+
+Runs = dict[tuple[str, float], Callable[[], object]]  # (subject, hole's share of the picture) -> what is timed
+
+
+def stable_diffusion_decoders() -> dict[str, torch.nn.Module]:
+    """Untrained autoencoders of Stable Diffusion's widths: the plain one, diffusers' asymmetric class, and ours."""
+    widths = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    channels = (128, 256, 512, 512)
+    plain = AutoencoderKL(**widths, block_out_channels=channels, layers_per_block=2, latent_channels=4)
+    asymmetric = AsymmetricAutoencoderKL(
+        **widths,
+        down_block_out_channels=channels,
+        up_block_out_channels=channels,
+        layers_per_down_block=2,
+        layers_per_up_block=2,
+        latent_channels=4,
+    )
+    return {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
+
+
+def runs_at(decoders: dict[str, torch.nn.Module], size: int, device: str) -> Runs:
+    """What is timed at a size in pixels."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(1, 4, size // 8, size // 8, generator=generator).to(device)
+    image, edited = (torch.rand(1, 3, size, size, generator=generator).to(device) * 2 - 1 for _ in range(2))
+    masks = {share: _square(size, share).to(device) for share in SHARES}
+    hole, last_word = masks[FINISHED], load("last_word").to(device)
+    runs: Runs = {("vanilla", 1.0): lambda: decoders["vanilla"].decode(latent)}
+    for name in ("asymmetric", "base"):
+        runs[name, FINISHED] = partial(decoders[name].decode, latent, image=image, mask=hole)
+    for share, mask in masks.items():
+        runs["decode_hole", share] = partial(decode_hole, decoders["vanilla"], latent, image, mask)
+    for name, finisher in {**PASTES, "last_word": last_word}.items():
+        runs[name, FINISHED] = partial(finisher, image, edited, hole)
+    return runs
+
+
+def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
+    """Every run beside `vanilla` and `asymmetric` of the same round.
+
+    Returns:
+        Rows `subject, reference, hole_share, metric, ratio, low, high`: `time` is the median of the rounds' ratios with
+        the least and the largest, `macs` and `memory` (the peak of what is alive beside the weights) are counted once.
+    """
+    counted = {}
+    for key, run in runs.items():  # which also warms up
+        with FlopCounterMode(display=False) as flops:
+            memory = peak_memory(run)
+        counted[key] = {"macs": flops.get_total_flops() // 2, "memory": memory}
+    seconds = {key: [] for key in runs}
+    for _ in tqdm(range(rounds), desc="rounds"):
+        for key, run in runs.items():
+            seconds[key].append(_seconds(run, device))
+    rows = []
+    for key, times in seconds.items():
+        for against in [other for other in runs if other[0] in ("vanilla", "asymmetric") and other[0] != key[0]]:
+            ratios = [a / b for a, b in zip(times, seconds[against], strict=True)]
+            rows.append([key[0], against[0], key[1], "time", median(ratios), min(ratios), max(ratios)])
+            for metric, count in counted[key].items():
+                rows.append([key[0], against[0], key[1], metric, count / counted[against][metric], None, None])
+    return pd.DataFrame(rows, columns=["subject", "reference", "hole_share", "metric", "ratio", "low", "high"])
+
+
+def machine(device: str) -> dict[str, object]:
+    """What the ratios were measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
+    """Measure, and write `out` and, beside it, the machine's facts as OUT.json."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoders = {name: model.to(device).eval() for name, model in stable_diffusion_decoders().items()}
+    parts = [measured(runs_at(decoders, size, device), rounds, device).assign(size_px=size) for size in sizes]
+    table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
+    with written(out) as temporary:
+        table.round(4).to_csv(temporary, index=False)
+    with written(out.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(machine(device) | {"rounds": rounds}, indent=1) + "\n")
+    return table
+
+
+def _square(size: int, share: float) -> torch.Tensor:
+    mask, side = torch.zeros(1, 1, size, size), round(size * share**0.5)
+    start = (size - side) // 2
+    mask[..., start : start + side, start : start + side] = 1
+    return mask
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    with torch.no_grad():
+        run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m asymlib.study.bench", description=bench.__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides in pixels, multiples of 8")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("results/bench.csv"))
+    table = bench(**vars(parser.parse_args()))
+    times = table[(table["metric"] == "time") & (table["reference"] == "vanilla")]
+    print(times.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

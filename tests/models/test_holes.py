@@ -1,0 +1,191 @@
+"""Decoding the hole alone: the pixels of the whole picture, for less."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import nn
+
+import asymlib
+from asymlib.masks import dilate
+from asymlib.models import holes
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.first_stage import build_first_stage
+from asymlib.models.holes import Box, decode_hole
+from asymlib.models.normalisation import recorded_statistics, told_statistics
+
+
+def box_mask(size: tuple[int, int], box: Box) -> torch.Tensor:
+    mask = torch.zeros(1, 1, *size)
+    box.of(mask).fill_(1)
+    return mask
+
+
+@pytest.fixture(scope="module")
+def first_stage() -> AutoencoderKL:
+    return asymlib.load("first_stage")
+
+
+@pytest.fixture(scope="module")
+def photo(first_stage) -> torch.Tensor:
+    """A picture with an uneven content: bright and plain on the left, busy on the right."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 20, 32, generator=generator) * torch.linspace(0, 1, 32)
+    return nn.functional.interpolate(coarse, scale_factor=16, mode="bicubic").clamp(0, 1) * 2 - 1
+
+
+@pytest.mark.parametrize("box", [Box(40, 72, 56, 100), Box(0, 30, 0, 30), Box(100, 128, 130, 192)])
+def test_without_norms_a_window_is_the_whole_pictures(box):
+    tiny = AutoencoderTiny(block_out_channels=(8, 8, 8, 8), encoder_block_out_channels=(8, 8, 8, 8)).eval()
+    latent, photo, mask = torch.randn(1, 4, 16, 24), torch.rand(1, 3, 128, 192), box_mask((128, 192), box)
+    with torch.no_grad():
+        whole = tiny.decode(latent).sample.clamp(-1, 1)
+    result = decode_hole(tiny, latent, photo, mask)
+    torch.testing.assert_close(box.of(result), box.of(whole), atol=1e-5, rtol=0)
+    assert torch.equal(result[:, :, mask[0, 0] == 0], photo[:, :, mask[0, 0] == 0])
+
+
+@pytest.mark.parametrize("box", [Box(40, 72, 56, 100), Box(0, 30, 100, 128)])
+def test_with_the_wholes_statistics_a_window_is_the_whole_pictures(first_stage, photo, box):
+    photo = photo[..., :256, :256]
+    latent = asymlib.encode_means(first_stage, photo)
+    head, steps = holes._parts_of(first_stage.decoder)
+    norms = [m for m in first_stage.decoder.modules() if isinstance(m, nn.GroupNorm)]
+    with torch.no_grad(), recorded_statistics(norms) as of_whole:
+        whole = first_stage.decode(latent).sample
+    lowest = head(first_stage.post_quant_conv(latent))
+    with torch.no_grad(), told_statistics(of_whole):
+        window = holes._decode_box(lowest, steps, box, (256, 256))
+    torch.testing.assert_close(window, box.of(whole), atol=1e-4, rtol=0)
+
+
+def test_statistics_of_the_whole_are_met_within_a_level(first_stage, photo, monkeypatch):
+    latent, box = asymlib.encode_means(first_stage, photo), Box(120, 200, 300, 380)
+    mask = box_mask((320, 512), box)
+    ring = dilate(mask, 4) * dilate(1 - mask, 4)
+
+    def error(which: torch.Tensor) -> float:
+        difference = (decode_hole(first_stage, latent, photo, dilate(mask, 8)) - whole).abs() * 127.5
+        return float((difference * which).sum() / which.sum() / 3)
+
+    with torch.no_grad():
+        whole = first_stage.decode(latent).sample.clamp(-1, 1)
+    corrected = error(mask), error(ring)
+    assert max(corrected) < 1
+    monkeypatch.setattr(holes, "_small_statistics", lambda *_: {})  # those of the window alone
+    assert error(mask) > 1.5 * corrected[0]
+    assert error(ring) > 1.5 * corrected[1]
+
+
+def test_tiles_of_a_window_show_no_line(first_stage, photo, monkeypatch):
+    latent, mask = asymlib.encode_means(first_stage, photo), box_mask((320, 512), Box(64, 200, 100, 300))
+    with monkeypatch.context() as patch:
+        patch.setattr(holes, "TILE", 100)
+        tiled = decode_hole(first_stage, latent, photo, mask)
+    difference = (tiled - decode_hole(first_stage, latent, photo, mask)).abs() * 127.5
+    assert 0 < difference.mean() < 0.5
+    assert difference.max() < 6  # other statistics, the same for all tiles; no edge of its own
+
+
+def test_a_whole_hole_is_decoded_as_ever_and_none_not_at_all(first_stage, photo):
+    latent, mask = asymlib.encode_means(first_stage, photo), torch.ones(1, 1, 320, 512)
+    with torch.no_grad():
+        whole = first_stage.decode(latent).sample.clamp(-1, 1)
+    torch.testing.assert_close(decode_hole(first_stage, latent, photo, mask), whole, atol=1e-5, rtol=0)
+    assert torch.equal(decode_hole(first_stage, latent, photo, 0 * mask), photo)
+
+
+def test_few_pixels_are_decoded_for_a_small_hole(first_stage, photo):
+    latent = asymlib.encode_means(first_stage, photo)
+    seen = []
+    hook = first_stage.decoder.conv_out.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0][0, 0].numel())
+    )
+    decode_hole(first_stage, latent, photo, box_mask((320, 512), Box(0, 32, 0, 32)))
+    apart = box_mask((320, 512), Box(0, 32, 0, 32)) + box_mask((320, 512), Box(288, 320, 480, 512))
+    hook.remove()
+    small, window = seen  # the copy, and 32 px with their ring
+    assert small <= 128 * 128
+    assert window <= (32 + holes.RING + 8) ** 2
+    _, steps = holes._parts_of(first_stage.decoder)
+    assert len(holes._windows(steps, apart, (40, 64), (320, 512))) == 2
+    near = box_mask((320, 512), Box(0, 32, 0, 32)) + box_mask((320, 512), Box(0, 32, 110, 142))
+    assert len(holes._windows(steps, near, (40, 64), (320, 512))) == 1
+
+
+def test_many_specks_end_in_few_windows():
+    _, steps = holes._parts_of(build_first_stage(8, 1, 4).decoder)
+    mask = torch.zeros(1, 1, 2048, 2048)
+    mask[..., 100:1100:110, 100:1100:110] = 1
+    windows = holes._windows(steps, mask, (256, 256), (2048, 2048))
+    assert 1 <= len(windows) <= holes.MANY
+    for row, column in mask[0, 0].nonzero().tolist():
+        assert any(w.top <= row < w.bottom and w.left <= column < w.right for w in windows)
+
+
+def test_each_picture_of_a_batch_has_its_own_hole(first_stage, photo):
+    latent = asymlib.encode_means(first_stage, photo)
+    masks = [box_mask((320, 512), box) for box in (Box(0, 40, 0, 40), Box(200, 260, 400, 470))]
+    together = decode_hole(first_stage, latent.repeat(2, 1, 1, 1), photo.repeat(2, 1, 1, 1), torch.cat(masks))
+    for i, mask in enumerate(masks):
+        torch.testing.assert_close(together[i : i + 1], decode_hole(first_stage, latent, photo, mask))
+
+
+def test_the_finisher_sees_photo_edit_and_mask_of_the_window(first_stage, photo):
+    latent, box = asymlib.encode_means(first_stage, photo), Box(120, 200, 300, 380)
+    mask, given = box_mask((320, 512), box), []
+
+    def finisher(image, image_hat, mask):
+        given.append((image, image_hat, mask))
+        return image_hat + 9  # what it does to known pixels is not taken
+
+    result = decode_hole(first_stage, latent, photo, mask, finisher)
+    (image, image_hat, hole), ring = given[0], holes.RING
+    assert hole.sum() == mask.sum()
+    assert hole[..., :ring, :].sum() == hole[..., -ring:, :].sum() == 0
+    window = Box(*(side // 8 * 8 for side in (120 - ring, 200 + ring + 7, 300 - ring, 380 + ring + 7)))
+    assert torch.equal(image, window.of(photo))
+    assert image_hat.abs().max() <= 1
+    assert torch.equal(result[:, :, mask[0, 0] == 0], photo[:, :, mask[0, 0] == 0])
+    assert (box.of(result) > 7).all()
+
+
+def decoded(model: nn.Module, latent: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        made = model.decode(latent)
+    return getattr(made, "sample", made).clamp(-1, 1)
+
+
+def test_a_quantised_latent(photo):
+    model, box = asymlib.load("first_stage_vq"), Box(120, 200, 300, 380)
+    latent = asymlib.encode_means(model, photo)
+    difference = decode_hole(model, latent, photo, box_mask((320, 512), box)) - decoded(model, latent)
+    assert (box.of(difference).abs() * 127.5).mean() < 1.5
+
+
+def test_a_decoder_of_ours(first_stage, photo):
+    model, mask = asymmetric_vqgan(first_stage, branch=False), box_mask((320, 512), Box(120, 200, 300, 380))
+    latent = model.encode(photo)
+    assert torch.equal(decode_hole(model, latent, photo, mask), decode_hole(first_stage, latent, photo, mask))
+
+
+def test_half_precision(first_stage, photo):
+    latent, mask = asymlib.encode_means(first_stage, photo), box_mask((320, 512), Box(120, 200, 300, 380))
+    exact = decode_hole(first_stage, latent, photo, mask)
+    half = asymlib.load("first_stage").to(torch.bfloat16)
+    result = decode_hole(half, latent.bfloat16(), photo, mask)
+    assert result.dtype == torch.bfloat16
+    assert (result.float() - exact).abs().mean() < 0.01
+
+
+def test_what_it_cannot_decode_is_refused(first_stage, photo):
+    latent, mask = torch.zeros(1, 4, 8, 8), torch.ones(1, 1, 64, 64)
+    with pytest.raises(ValueError, match="condition branch"):
+        decode_hole(asymmetric_vqgan(first_stage), latent, torch.zeros(1, 3, 64, 64), mask)
+    with pytest.raises(ValueError, match="image: got"):
+        decode_hole(first_stage, latent, torch.zeros(1, 3, 60, 64), mask)
+    with pytest.raises(ValueError, match="mask: got"):
+        decode_hole(first_stage, latent, torch.zeros(1, 3, 64, 64), mask[0])
+    other = nn.Module()
+    other.decoder = nn.Conv2d(4, 3, 1)
+    with pytest.raises(ValueError, match="autoencoder: got a Conv2d"):
+        decode_hole(other, latent, torch.zeros(1, 3, 64, 64), mask)
