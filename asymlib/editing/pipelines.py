@@ -90,7 +90,7 @@ def decode_with(
     latent = vqgan.unscale(latent.to(vqgan.device))
     given = resized(known, size), shrunk(edited, size)
     if hole_only:
-        given = [part.to(latent).expand(len(latent), -1, -1, -1) for part in given]
+        given = [part.expand(len(latent), -1, -1, -1) for part in given]
         image_hat, last_word = decode_hole(vqgan, latent, *given, last_word or torch.lerp), None
     else:
         image_hat = vqgan.decode(latent, *given)

@@ -18,7 +18,7 @@ from torch import nn
 from asymlib.files import save_pretrained
 from asymlib.masks import normalise_mask
 from asymlib.models.condition import Condition, ConditionBranch
-from asymlib.models.first_stage import without_variance
+from asymlib.models.first_stage import computing_type, without_variance
 from asymlib.models.interchange import AsymmetricVAE, repeat_to
 from asymlib.models.tiling import decode_tiles
 from asymlib.pixels import pad_to_multiple
@@ -174,7 +174,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         _require_image(image)
         with torch.no_grad():
-            image = image.to(self.device, self._upcast())
+            image = image.to(self.device, computing_type(self))
             moments = self.encoder(pad_to_multiple(image, self.factor))
             if self.quant_conv is not None:
                 moments = self.quant_conv(moments)
@@ -216,7 +216,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         if not isinstance(latent, torch.Tensor) or latent.ndim != 4 or latent.shape[1] != channels:
             came = tuple(latent.shape) if isinstance(latent, torch.Tensor) else type(latent).__name__
             raise ValueError(f"latent: got {came}, expected a tensor (N, {channels}, h, w)")
-        here = {"device": self.device, "dtype": self._upcast()}
+        here = {"device": self.device, "dtype": computing_type(self)}
         latent = latent.to(**here)
         if image is None:
             return self._decode_parts(latent)
@@ -313,11 +313,6 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
             return tuple(latent.new_tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
         return config.get("shift_factor") or 0.0, 1.0
-
-    def _upcast(self) -> torch.dtype:
-        if self.config.force_upcast and self.dtype == torch.float16:
-            self.to(torch.float32)
-        return self.dtype
 
 
 LEVEL = 2 / 255  # what rounding and resampling may leave the range by

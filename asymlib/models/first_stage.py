@@ -85,6 +85,15 @@ def inherit_first_stage(model: AutoencoderKL | VQModel, start: AutoencoderKL) ->
     model.load_state_dict(weights)
 
 
+def computing_type(autoencoder: nn.Module) -> torch.dtype:
+    """The type that an autoencoder computes in: its own, or float32, to which it is brought, where half precision
+    overflows in it: where its file says `force_upcast`, as SDXL's does; diffusers' default says it of all."""
+    told = "force_upcast" not in autoencoder.config.get("_use_default_values", [])
+    if told and autoencoder.config.get("force_upcast") and autoencoder.dtype == torch.float16:
+        autoencoder.to(torch.float32)
+    return autoencoder.dtype
+
+
 @torch.no_grad()
 def normalise_stream(decoder: Decoder, latents: torch.Tensor) -> None:
     """Bring the decoder's residual stream to unit deviation at the entry of every level; its function stays the same.

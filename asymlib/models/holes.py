@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
 from asymlib.masks import dilate
+from asymlib.models.first_stage import computing_type
 from asymlib.models.normalisation import Statistics, corrected_statistics, recorded_statistics
 from asymlib.models.tiling import decode_tiles
 
@@ -107,7 +108,7 @@ def decode_hole(
             word, or a paste of `editing.compositing`; hard pasting if none is given.
 
     Returns:
-        (N, 3, H, W) of the latent's type; the photo's own values where the mask is 0.
+        (N, 3, H, W) of the autoencoder's type and device; the photo's own values where the mask is 0.
 
     Raises:
         ValueError: An autoencoder of another make or with a condition branch, or sizes that do not fit.
@@ -119,6 +120,7 @@ def decode_hole(
         if tuple(picture.shape) != (len(latent), channels, *size):
             came, expected = tuple(picture.shape), (len(latent), channels, *size)
             raise ValueError(f"{name}: got {came}, expected {expected}, the size of the latent")
+    latent = latent.to(autoencoder.device, computing_type(autoencoder))
     image, mask = image.to(latent), mask.to(latent)
     result, latent = image.clone(), _entered(autoencoder, latent)
     for i in range(len(latent)):

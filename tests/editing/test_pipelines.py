@@ -238,6 +238,15 @@ def test_only_a_window_around_the_hole_is_edited_with_padding_mask_crop(free):
         free.decode(Image.new("L", (200, 160)), padding_mask_crop=8)
 
 
+def test_the_hole_alone_is_decoded_when_asked(free, monkeypatch):
+    """Breaks when it is decoded from other latents, put elsewhere, or the whole picture is decoded all the same."""
+    monkeypatch.setattr(free, "vqgan", asymmetric_vqgan(free.pipe.vae, branch=False))
+    whole = free.decode(num_images_per_prompt=2)
+    monkeypatch.setattr(free.vqgan, "decode", None)
+    result = free.decode(num_images_per_prompt=2, hole_only=True)
+    assert np.abs(result - whole).max() <= 1  # at this size the window is the picture
+
+
 @pytest.mark.parametrize("change, message", [
     ({"photo": 3}, "image: got int, expected a PIL image"),
     ({"mask": Image.new("L", (64, 49))}, "mask: got 64 x 49, expected the upright image's 64 x 48 or its"),

@@ -175,6 +175,7 @@ def test_half_precision(first_stage, photo):
     result = decode_hole(half, latent.bfloat16(), photo, mask)
     assert result.dtype == torch.bfloat16
     assert (result.float() - exact).abs().mean() < 0.01
+    assert decode_hole(first_stage, latent.half(), photo.double(), mask).dtype == torch.float32
 
 
 def test_what_it_cannot_decode_is_refused(first_stage, photo):
