@@ -30,24 +30,28 @@ from asymlib.study.evaluation.cost import peak_memory
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 FINISHED = 0.25  # the hole of what comes after a decoder
+TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+WIDTHS = (128, 256, 512, 512)
 
 Runs = dict[tuple[str, float], Callable[[], object]]  # (subject, hole's share of the picture) -> what is timed
 
 
-def stable_diffusion_decoders() -> dict[str, torch.nn.Module]:
-    """Untrained autoencoders of Stable Diffusion's widths: the plain one, diffusers' asymmetric class, and ours."""
-    widths = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    channels = (128, 256, 512, 512)
-    plain = AutoencoderKL(**widths, block_out_channels=channels, layers_per_block=2, latent_channels=4)
-    asymmetric = AsymmetricAutoencoderKL(
-        **widths,
-        down_block_out_channels=channels,
-        up_block_out_channels=channels,
-        layers_per_down_block=2,
-        layers_per_up_block=2,
-        latent_channels=4,
-    )
-    return {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
+def plain_decoder() -> AutoencoderKL:
+    """Stable Diffusion's autoencoder, untrained."""
+    return AutoencoderKL(**TYPES, block_out_channels=WIDTHS, layers_per_block=2, latent_channels=4)
+
+
+def asymmetric_decoder() -> AsymmetricAutoencoderKL:
+    """diffusers' class for the paper's base, untrained."""
+    widths = {"down_block_out_channels": WIDTHS, "up_block_out_channels": WIDTHS}
+    layers = {"layers_per_down_block": 2, "layers_per_up_block": 2}
+    return AsymmetricAutoencoderKL(**TYPES, **widths, **layers, latent_channels=4)
+
+
+def all_decoders() -> dict[str, torch.nn.Module]:
+    """What is decoded with, by name: the plain one, diffusers' class for the paper's, and ours."""
+    plain = plain_decoder()
+    return {"vanilla": plain, "asymmetric": asymmetric_decoder(), "base": asymmetric_vqgan(plain)}
 
 
 def runs_at(decoders: dict[str, torch.nn.Module], size: int, device: str) -> Runs:
@@ -102,7 +106,7 @@ def machine(device: str) -> dict[str, object]:
 def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     """Measure, and write `out` and, beside it, the machine's facts as OUT.json."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoders = {name: model.to(device).eval() for name, model in stable_diffusion_decoders().items()}
+    decoders = {name: model.to(device).eval() for name, model in all_decoders().items()}
     parts = [measured(runs_at(decoders, size, device), rounds, device).assign(size_px=size) for size in sizes]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     with written(out) as temporary:

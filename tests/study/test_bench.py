@@ -1,0 +1,56 @@
+"""The bench: what it counts and writes; what it times decides nothing here."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
+
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.study import bench
+
+COLUMNS = ["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]
+
+
+@pytest.fixture
+def tiny_decoders(monkeypatch):
+    """The same classes, eight channels wide."""
+    types = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    widths, rest = (8, 16, 32, 32), {"latent_channels": 4, "norm_num_groups": 4}
+    plain = AutoencoderKL(**types, block_out_channels=widths, **rest)
+    both = {"down_block_out_channels": widths, "up_block_out_channels": widths}
+    layers = {"layers_per_down_block": 1, "layers_per_up_block": 1}
+    asymmetric = AsymmetricAutoencoderKL(**types, **both, **layers, **rest)
+    decoders = {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
+    monkeypatch.setattr(bench, "all_decoders", lambda: decoders)
+
+
+def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_path):
+    bench.bench([256], 2, tmp_path / "bench.csv")
+    table = pd.read_csv(tmp_path / "bench.csv")
+    assert list(table.columns) == COLUMNS
+    assert {"vanilla", "base", "decode_hole", "last_word", "paste_poisson"} <= set(table["subject"])
+    assert set(table["reference"]) == {"vanilla", "asymmetric"}
+    times = table[table["metric"] == "time"]
+    assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    assert facts["rounds"] == 2 and facts["threads"] >= 1
+
+
+def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders, tmp_path):
+    table = bench.bench([256], 1, tmp_path / "bench.csv")
+    of_holes = table[(table["subject"] == "decode_hole") & (table["reference"] == "vanilla")]
+    macs = of_holes[of_holes["metric"] == "macs"].set_index("hole_share")["ratio"]
+    assert macs.is_monotonic_increasing and macs[0.05] < 0.8
+    assert macs[1.0] == pytest.approx(1)
+    memory = of_holes[of_holes["metric"] == "memory"].set_index("hole_share")["ratio"]
+    assert memory[0.05] < 0.8 * memory[1.0]
+
+
+def test_full_size_is_stable_diffusions():
+    """Breaks when the ratios are those of another architecture."""
+    with torch.device("meta"):
+        plain, asymmetric = bench.plain_decoder(), bench.asymmetric_decoder()
+    assert sum(p.numel() for p in plain.parameters()) == 83_653_863
+    assert sum(p.numel() for p in asymmetric.parameters()) == 94_439_911
