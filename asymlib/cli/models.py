@@ -26,8 +26,8 @@ def train(
     photos: Annotated[Path, typer.Argument(help="A folder of photos to train on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trained decoder.")],
     first_stage: Annotated[
-        str, typer.Option(help="The frozen autoencoder: a folder or a name on the hub; the bundled one by default.")
-    ] = "",
+        str, typer.Option(help="The frozen autoencoder: a folder, a name that ships or one on the hub.")
+    ] = "first_stage",
     revision: Annotated[str, typer.Option(help="Its commit, on the hub.")] = "main",
     subfolder: Annotated[str, typer.Option(help="Where it lies on the hub, such as vae.")] = "",
     branch: Annotated[bool, typer.Option(help="The condition branch; without it, the control.")] = True,
@@ -45,22 +45,14 @@ def train(
     """
     from asymlib.files import content_hash
     from asymlib.models.construction import asymmetric_vqgan
-    from asymlib.models.first_stage import fetch_first_stage, load_first_stage
-    from asymlib.models.shipped import load
+    from asymlib.models.first_stage import find_first_stage
     from asymlib.training.decoder import train_decoder
     from asymlib.training.settings import TrainingSettings
 
     if (out / "config.json").is_file() and not overwrite:
         raise ValueError(f"out: got {out}, where a model is; expected another folder, or --overwrite")
-    if not first_stage:
-        autoencoder = load("first_stage")
-    else:
-        home = Path(first_stage)
-        if not home.is_dir():
-            home = out.with_name(out.name + ".first_stage")
-            if not (home / "config.json").is_file():
-                fetch_first_stage(first_stage, revision, subfolder, home)
-        autoencoder = load_first_stage(home)
+    home = out.with_name(out.name + ".first_stage")
+    autoencoder = find_first_stage(first_stage, home, revision, subfolder)
     crops, files = _read_crops(photos, autoencoder, crop, seed)
     vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
     settings = TrainingSettings(steps=steps, batch=batch)

@@ -191,6 +191,27 @@ def encode_means(first_stage: FirstStage, image: torch.Tensor, batch: int = 32) 
     return encode_moments(first_stage, image, batch).chunk(2, dim=1)[0]
 
 
+def find_first_stage(name: str, home: str | Path, revision: str = "main", subfolder: str = "") -> FirstStage:
+    """Load a first stage from wherever it is.
+
+    Args:
+        name: A folder, a name that ships, or a repository on the hub.
+        home: Where one from the hub is kept; what is there is not fetched again.
+        revision: Its commit, on the hub.
+        subfolder: See `fetch_first_stage`.
+
+    Raises:
+        FileNotFoundError, ValueError: See `fetch_first_stage` and `load_first_stage`.
+    """
+    if Path(name).is_dir():
+        return load_first_stage(name)
+    if (PRETRAINED / name / "config.json").is_file():
+        return load_first_stage(PRETRAINED / name)
+    if not (Path(home) / "config.json").is_file():
+        fetch_first_stage(name, revision, subfolder, home)
+    return load_first_stage(home)
+
+
 def fetch_first_stage(repository: str, revision: str, subfolder: str, home: str | Path) -> None:
     """Copy the autoencoder of a diffusion pipeline on the hub to a folder, where `load_first_stage` finds it.
 

@@ -17,20 +17,30 @@ def _installed(command: str) -> Iterator[None]:
 
 
 def evaluate(
-    autoencoder: Annotated[str, typer.Argument(help="An autoencoder of diffusers: a folder, or a name that ships.")],
+    autoencoder: Annotated[
+        str, typer.Argument(help="An autoencoder of diffusers: a folder, a name that ships or one on the hub.")
+    ],
     photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")],
     scenes: Annotated[int, typer.Option(min=2, help="How many photos.")] = 24,
     size: Annotated[int, typer.Option(min=64, help="Side in pixels, a multiple of 8.")] = 256,
     seed: Annotated[int, typer.Option()] = 0,
+    revision: Annotated[str, typer.Option(help="Its commit, on the hub.")] = "main",
+    subfolder: Annotated[str, typer.Option(help="Where it lies on the hub, such as vae.")] = "",
 ) -> int:
     """Compare everything that can come after a decoder, on your autoencoder and your photos.
 
     asymlib evaluate my_vae photos/ --out tables/
+
+    asymlib evaluate stable-diffusion-v1-5/stable-diffusion-v1-5 photos/ --subfolder vae --size 512 --out tables/
     """
     with _installed("evaluate"):
         from asymlib.study.evaluation.finishers import compare_finishers
-    print(compare_finishers(autoencoder, photos, out, scenes, size, seed, "test").to_string(index=False))
+    print(
+        compare_finishers(autoencoder, photos, out, scenes, size, seed, "test", revision, subfolder).to_string(
+            index=False
+        )
+    )
     return 0
 
 

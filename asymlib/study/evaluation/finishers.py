@@ -2,7 +2,7 @@
 
     python -m asymlib.study.evaluation.finishers AUTOENCODER PHOTOGRAPHS --out FOLDER
 
-takes an autoencoder (a folder or a name on the hub) and a folder of photographs and writes rows.csv, table.csv and
+takes an autoencoder (a folder, a name that ships or one on the hub) and a folder of photographs and writes rows.csv, table.csv and
 regret.csv: every finisher on every source of edits, and how far the last word is behind the best of the others.
 """
 
@@ -21,7 +21,7 @@ from asymlib.editing.compositing import Paste
 from asymlib.masks import KINDS, evaluation_mask
 from asymlib.metrics import ring_l1
 from asymlib.models.features import EffNetFeatures
-from asymlib.models.first_stage import FirstStage, load_first_stage, pretrained
+from asymlib.models.first_stage import FirstStage, find_first_stage
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.models.shipped import load
 from asymlib.pixels import centre_square, shrink, to_tensor
@@ -168,26 +168,35 @@ def scenes_of(folder: Path, count: int, size: int, seed: int, split: str = "test
 
 
 def compare_finishers(
-    autoencoder: str, photographs: Path, out: Path, scenes: int, size: int, seed: int, split: str
+    autoencoder: str,
+    photographs: Path,
+    out: Path,
+    scenes: int,
+    size: int,
+    seed: int,
+    split: str,
+    revision: str = "main",
+    subfolder: str = "",
 ) -> pd.DataFrame:
     """Write rows.csv, table.csv and regret.csv to `out`; returns the last one's columns for reading.
 
     Args:
-        autoencoder: A folder, or a name that ships.
+        autoencoder: See `find_first_stage`; one from the hub is kept in OUT.first_stage.
         photographs: See `scenes_of`.
         out: Where to.
         scenes: How many.
         size: Side in pixels, a multiple of 8.
         seed: Of masks and edits.
         split: Of the photographs.
+        revision: Of the autoencoder, on the hub.
+        subfolder: In which it lies there.
 
     Raises:
         FileNotFoundError, ValueError: Either cannot be had, or the size is none.
     """
     if size % 8:
         raise ValueError(f"size: got {size}, expected a multiple of 8")
-    folder = Path(autoencoder)
-    first_stage = load_first_stage(folder if folder.is_dir() else pretrained(autoencoder))
+    first_stage = find_first_stage(autoencoder, out.with_name(out.name + ".first_stage"), revision, subfolder)
     pairs = scenes_of(photographs, scenes, size, seed, split)
     inpainter = load("inpainter") if autoencoder == "first_stage" else None  # the others' latents have none here
     edits = make_edits(first_stage, inpainter, pairs, STEPS, seed)
@@ -205,13 +214,15 @@ def main() -> None:
         prog="python -m asymlib.study.evaluation.finishers",
         description="Compare what comes after a decoder, on any autoencoder and any photographs.",
     )
-    parser.add_argument("autoencoder", help="a folder of diffusers' AutoencoderKL, VQModel or AutoencoderTiny")
+    parser.add_argument("autoencoder", help="AutoencoderKL, VQModel or AutoencoderTiny: a folder, or a name on the hub")
     parser.add_argument("photographs", type=Path, help="a folder of pictures")
     parser.add_argument("--out", type=Path, required=True, help="where to write the tables")
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--revision", default="main", help="of the autoencoder on the hub")
+    parser.add_argument("--subfolder", default="", help="in which it lies there, such as vae")
     try:
         print(compare_finishers(**vars(parser.parse_args())).to_string(index=False))
     except (OSError, ValueError) as error:
