@@ -2,8 +2,8 @@
 
     python -m asymlib.study.evaluation.finishers AUTOENCODER PHOTOGRAPHS --out FOLDER
 
-takes an autoencoder (a folder, a name that ships or one on the hub) and a folder of photographs and writes rows.csv, table.csv and
-regret.csv: every finisher on every source of edits, and how far the last word is behind the best of the others.
+takes an autoencoder (a folder, a name that ships or one on the hub) and a folder of photographs and writes rows.csv,
+table.csv and regret.csv: every finisher on every source of edits, and how far the last word is behind the best other.
 """
 
 import argparse
