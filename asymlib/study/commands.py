@@ -36,11 +36,8 @@ def evaluate(
     """
     with _installed("evaluate"):
         from asymlib.study.evaluation.finishers import compare_finishers
-    print(
-        compare_finishers(autoencoder, photos, out, scenes, size, seed, "test", revision, subfolder).to_string(
-            index=False
-        )
-    )
+    behind = compare_finishers(autoencoder, photos, out, scenes, size, seed, "test", revision, subfolder)
+    print(behind.to_string(index=False))
     return 0
 
 

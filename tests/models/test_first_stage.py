@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, VQModel
 from asymlib.models.first_stage import (
     build_first_stage,
     fetch_first_stage,
+    find_first_stage,
     inherit_first_stage,
     load_first_stage,
     normalise_stream,
@@ -82,3 +83,21 @@ def test_a_first_stage_on_the_hub_that_cannot_be_had_is_one_clear_sentence(tmp_p
     with pytest.raises(FileNotFoundError, match="^first stage: got 'nobody/none' at revision '0123', .* a network$"):
         fetch_first_stage("nobody/none", "0123", "vae", tmp_path / "first_stage")
     assert not (tmp_path / "first_stage").exists()
+
+
+def test_a_first_stage_is_found_in_a_folder_by_name_or_on_the_hub(tmp_path, monkeypatch):
+    """Breaks when a folder is looked for on the hub, or what was fetched is fetched again."""
+    model, fetched = build_first_stage(8, 1, 4, seed=3), []
+    model.save_pretrained(tmp_path / "mine")
+
+    def fetch(repository, revision, subfolder, home):
+        fetched.append((repository, revision, subfolder))
+        model.save_pretrained(home)
+
+    monkeypatch.setattr("asymlib.models.first_stage.fetch_first_stage", fetch)
+    assert find_first_stage(str(tmp_path / "mine"), tmp_path / "home").config.block_out_channels[0] == 8
+    assert find_first_stage("first_stage_vq", tmp_path / "home").config.num_vq_embeddings == 512
+    assert fetched == []
+    for _ in range(2):
+        assert find_first_stage("some/one", tmp_path / "home", "abc", "vae").config.block_out_channels[0] == 8
+    assert fetched == [("some/one", "abc", "vae")]
