@@ -5,6 +5,7 @@ every other pipeline would decode without a condition, and without a warning. He
 """
 
 import inspect
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torchvision.transforms.functional import to_pil_image
 from asymlib.editing.windows import fitted, shrunk, window_around
 from asymlib.masks import normalise_mask
 from asymlib.models.decoder import AsymmetricVQGAN
-from asymlib.models.holes import decode_hole
+from asymlib.models.holes import decode_hole, parts_of
 from asymlib.models.last_word import LastWord
 from asymlib.pictures import Photo, read_mask, read_photo
 from asymlib.pixels import resized, to_picture
@@ -70,6 +71,8 @@ def decode_with(
         >>> decode_with(vqgan, pipe, photo, mask, prompt="a cat", num_images_per_prompt=2)  # doctest: +SKIP
     """
     _require_fit(vqgan, pipe)
+    if hole_only:
+        parts_of(vqgan.decoder)  # refuses what it cannot decode before the costly part
     photo = read_photo(image, "image")
     hole, coarse = _hole(mask, photo, vqgan.factor)
     side = _trained_side(pipe, vqgan)
@@ -91,7 +94,8 @@ def decode_with(
     given = resized(known, size), shrunk(edited, size)
     if hole_only:
         given = [part.expand(len(latent), -1, -1, -1) for part in given]
-        image_hat, last_word = decode_hole(vqgan, latent, *given, last_word or torch.lerp), None
+        finisher = torch.lerp if last_word is None else partial(_finished_where_it_is, last_word)
+        image_hat, last_word = decode_hole(vqgan, latent, *given, finisher), None
     else:
         image_hat = vqgan.decode(latent, *given)
     results = []
@@ -100,6 +104,10 @@ def decode_with(
         whole[..., rows, columns] = made if last_word is None else last_word(known, made, edited)
         results.append(photo.edited(whole, hole))
     return results
+
+
+def _finished_where_it_is(last_word: LastWord, *pictures: torch.Tensor) -> torch.Tensor:
+    return last_word(*(picture.to(last_word.device, torch.float32) for picture in pictures)).to(pictures[0])
 
 
 def _hole(mask, photo: Photo, factor: int) -> tuple[torch.Tensor, bool]:

@@ -10,8 +10,8 @@ Statistics = tuple[torch.Tensor, torch.Tensor]
 
 
 def group_statistics(norm: nn.GroupNorm, h: torch.Tensor) -> Statistics:
-    """Variance and mean that a GroupNorm takes from (N, C, ...): (N, groups) each."""
-    return torch.var_mean(h.unflatten(1, (norm.num_groups, -1)).flatten(2), dim=2, correction=0)
+    """Variance and mean that a GroupNorm takes from (N, C, ...): (N, groups) each, float32 as in a GroupNorm."""
+    return torch.var_mean(h.float().unflatten(1, (norm.num_groups, -1)).flatten(2), dim=2, correction=0)
 
 
 def normalise_with(norm: nn.GroupNorm, h: torch.Tensor, statistics: Statistics) -> torch.Tensor:
@@ -19,7 +19,8 @@ def normalise_with(norm: nn.GroupNorm, h: torch.Tensor, statistics: Statistics) 
     one = (1,) * (h.ndim - 2)
     variance, mean = (s.repeat_interleave(h.shape[1] // norm.num_groups, 1) for s in statistics)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return h * scale.unflatten(1, (-1, *one)) + (norm.bias - mean * scale).unflatten(1, (-1, *one))
+    scale, shift = (part.to(h).unflatten(1, (-1, *one)) for part in (scale, norm.bias - mean * scale))
+    return h * scale + shift
 
 
 @contextmanager
@@ -48,23 +49,18 @@ def told_statistics(statistics: dict[nn.GroupNorm, Statistics]) -> Iterator[None
 
 
 @contextmanager
-def corrected_statistics(small: dict[nn.GroupNorm, tuple[Statistics, Statistics]]) -> Iterator[None]:
-    """Inside, these norms use what each meets first, a part of a picture, brought to the whole of it.
-
-    Args:
-        small: What each meets in a small copy of the picture: in all of it, and in that part. A small copy is smoother;
-            how the two differ in it carries over all the same.
-    """
+def settled_statistics(
+    norms: Sequence[nn.GroupNorm], settle: Callable[[nn.GroupNorm, Statistics], Statistics]
+) -> Iterator[None]:
+    """Inside, each norm uses what `settle` makes of the statistics that it meets first."""
     settled: dict[nn.GroupNorm, Statistics] = {}
 
     def normalise(norm: nn.GroupNorm, inputs: tuple, _) -> torch.Tensor:
         if norm not in settled:
-            (variance, mean), (part_variance, part_mean) = small[norm]
-            own_variance, own_mean = group_statistics(norm, inputs[0])
-            settled[norm] = own_variance * variance / (part_variance + norm.eps), own_mean + mean - part_mean
+            settled[norm] = settle(norm, group_statistics(norm, inputs[0]))
         return normalise_with(norm, inputs[0], settled[norm])
 
-    with _hooked(list(small), normalise):
+    with _hooked(norms, normalise):
         yield
 
 

@@ -11,7 +11,9 @@ from asymlib.models import holes
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.first_stage import build_first_stage
 from asymlib.models.holes import Box, decode_hole
-from asymlib.models.normalisation import recorded_statistics, told_statistics
+from asymlib.models.normalisation import group_statistics, normalise_with, recorded_statistics, told_statistics
+from asymlib.pixels import to_tensor
+from asymlib.study.dataset.photographs import packaged_photographs
 
 
 def box_mask(size: tuple[int, int], box: Box) -> torch.Tensor:
@@ -26,20 +28,24 @@ def first_stage() -> AutoencoderKL:
 
 
 @pytest.fixture(scope="module")
-def photo(first_stage) -> torch.Tensor:
-    """A picture with an uneven content: bright and plain on the left, busy on the right."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 3, 20, 32, generator=generator) * torch.linspace(0, 1, 32)
-    return nn.functional.interpolate(coarse, scale_factor=16, mode="bicubic").clamp(0, 1) * 2 - 1
+def photo() -> torch.Tensor:
+    photograph = next(p for p in packaged_photographs() if p.name == "astronaut")
+    return to_tensor(photograph.pixels[None, :320, :512])
 
 
-@pytest.mark.parametrize("box", [Box(40, 72, 56, 100), Box(0, 30, 0, 30), Box(100, 128, 130, 192)])
+@pytest.mark.parametrize("box", [Box(140, 172, 156, 200), Box(0, 30, 0, 30), Box(200, 256, 330, 384)])
 def test_without_norms_a_window_is_the_whole_pictures(box):
-    tiny = AutoencoderTiny(block_out_channels=(8, 8, 8, 8), encoder_block_out_channels=(8, 8, 8, 8)).eval()
-    latent, photo, mask = torch.randn(1, 4, 16, 24), torch.rand(1, 3, 128, 192), box_mask((128, 192), box)
+    torch.manual_seed(0)
+    tiny = AutoencoderTiny(encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8)).eval()
+    nn.init.constant_(tiny.decoder.layers[-1].bias, 0.5)  # else it is clamped
+    latent, photo, mask = torch.randn(1, 4, 32, 48), torch.rand(1, 3, 256, 384), box_mask((256, 384), box)
     with torch.no_grad():
-        whole = tiny.decode(latent).sample.clamp(-1, 1)
+        whole = tiny.decode(latent).sample
+    assert whole.abs().max() < 1 and whole.std() > 0.001
+    seen = []
+    tiny.decoder.layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numel()))
     result = decode_hole(tiny, latent, photo, mask)
+    assert sum(seen) < 0.5 * mask.numel()
     torch.testing.assert_close(box.of(result), box.of(whole), atol=1e-5, rtol=0)
     assert torch.equal(result[:, :, mask[0, 0] == 0], photo[:, :, mask[0, 0] == 0])
 
@@ -48,7 +54,7 @@ def test_without_norms_a_window_is_the_whole_pictures(box):
 def test_with_the_wholes_statistics_a_window_is_the_whole_pictures(first_stage, photo, box):
     photo = photo[..., :256, :256]
     latent = asymlib.encode_means(first_stage, photo)
-    head, steps = holes._parts_of(first_stage.decoder)
+    head, steps = holes.parts_of(first_stage.decoder)
     norms = [m for m in first_stage.decoder.modules() if isinstance(m, nn.GroupNorm)]
     with torch.no_grad(), recorded_statistics(norms) as of_whole:
         whole = first_stage.decode(latent).sample
@@ -71,19 +77,17 @@ def test_statistics_of_the_whole_are_met_within_a_level(first_stage, photo, monk
         whole = first_stage.decode(latent).sample.clamp(-1, 1)
     corrected = error(mask), error(ring)
     assert max(corrected) < 1
-    monkeypatch.setattr(holes, "_small_statistics", lambda *_: {})  # those of the window alone
-    assert error(mask) > 1.5 * corrected[0]
-    assert error(ring) > 1.5 * corrected[1]
+    monkeypatch.setattr(holes, "_brought_to_whole", lambda own, in_all, in_part: in_all)  # those of the copy
+    assert min(error(mask), error(ring)) > 1.5 * max(corrected)
 
 
-def test_tiles_of_a_window_show_no_line(first_stage, photo, monkeypatch):
+def test_tiles_of_a_window_are_the_window(first_stage, photo, monkeypatch):
+    """With the same statistics, to the last digits: nothing of a tile shows where it ends."""
     latent, mask = asymlib.encode_means(first_stage, photo), box_mask((320, 512), Box(64, 200, 100, 300))
-    with monkeypatch.context() as patch:
-        patch.setattr(holes, "TILE", 100)
-        tiled = decode_hole(first_stage, latent, photo, mask)
-    difference = (tiled - decode_hole(first_stage, latent, photo, mask)).abs() * 127.5
-    assert 0 < difference.mean() < 0.5
-    assert difference.max() < 6  # other statistics, the same for all tiles; no edge of its own
+    monkeypatch.setattr(holes, "_brought_to_whole", lambda own, in_all, in_part: in_all)
+    window = decode_hole(first_stage, latent, photo, mask)
+    monkeypatch.setattr(holes, "TILE", 100)
+    torch.testing.assert_close(decode_hole(first_stage, latent, photo, mask), window, atol=1e-4, rtol=0)
 
 
 def test_a_whole_hole_is_decoded_as_ever_and_none_not_at_all(first_stage, photo):
@@ -106,14 +110,14 @@ def test_few_pixels_are_decoded_for_a_small_hole(first_stage, photo):
     small, window = seen  # the copy, and 32 px with their ring
     assert small <= 128 * 128
     assert window <= (32 + holes.RING + 8) ** 2
-    _, steps = holes._parts_of(first_stage.decoder)
+    _, steps = holes.parts_of(first_stage.decoder)
     assert len(holes._windows(steps, apart, (40, 64), (320, 512))) == 2
     near = box_mask((320, 512), Box(0, 32, 0, 32)) + box_mask((320, 512), Box(0, 32, 110, 142))
     assert len(holes._windows(steps, near, (40, 64), (320, 512))) == 1
 
 
 def test_many_specks_end_in_few_windows():
-    _, steps = holes._parts_of(build_first_stage(8, 1, 4).decoder)
+    _, steps = holes.parts_of(build_first_stage(8, 1, 4).decoder)
     mask = torch.zeros(1, 1, 2048, 2048)
     mask[..., 100:1100:110, 100:1100:110] = 1
     windows = holes._windows(steps, mask, (256, 256), (2048, 2048))
@@ -174,8 +178,26 @@ def test_half_precision(first_stage, photo):
     half = asymlib.load("first_stage").to(torch.bfloat16)
     result = decode_hole(half, latent.bfloat16(), photo, mask)
     assert result.dtype == torch.bfloat16
-    assert (result.float() - exact).abs().mean() < 0.01
+    box = Box(120, 200, 300, 380)
+    assert box.of(result.float() - exact).abs().mean() < 0.02
     assert decode_hole(first_stage, latent.half(), photo.double(), mask).dtype == torch.float32
+
+
+def test_the_statistics_of_large_halves_do_not_overflow():
+    """Breaks when a variance is taken, or multiplied, in float16: beyond 256 its square is infinite."""
+    h = 400 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    norm = nn.GroupNorm(2, 4).half()
+    settled = holes._brought_to_whole(*3 * [group_statistics(norm, h)])
+    torch.testing.assert_close(normalise_with(norm, h, settled), norm(h.float().half()), atol=0.01, rtol=0)
+
+
+def test_windows_that_overlap_are_finished_as_one():
+    """Breaks when a part of a hole is finished twice, with other evidence each time."""
+    _, steps = holes.parts_of(build_first_stage(8, 1, 4).decoder)
+    mask = torch.zeros(1, 1, 1024, 1024)
+    mask[..., :368, :368] = 1
+    mask[..., 656:672, 336:672] = mask[..., 336:672, 656:672] = 1
+    assert len(holes._windows(steps, mask, (128, 128), (1024, 1024))) == 1
 
 
 def test_what_it_cannot_decode_is_refused(first_stage, photo):
@@ -186,6 +208,10 @@ def test_what_it_cannot_decode_is_refused(first_stage, photo):
         decode_hole(first_stage, latent, torch.zeros(1, 3, 60, 64), mask)
     with pytest.raises(ValueError, match="mask: got"):
         decode_hole(first_stage, latent, torch.zeros(1, 3, 64, 64), mask[0])
+    spatial = build_first_stage(8, 1, 4)
+    spatial.decoder.conv_norm_out = nn.Identity()
+    with pytest.raises(ValueError, match="autoencoder: got a Decoder, expected diffusers'"):
+        decode_hole(spatial, latent, torch.zeros(1, 3, 64, 64), mask)
     other = nn.Module()
     other.decoder = nn.Conv2d(4, 3, 1)
     with pytest.raises(ValueError, match="autoencoder: got a Conv2d"):
