@@ -132,7 +132,8 @@ def _distance(plane: np.ndarray, far: float) -> np.ndarray:
 
     if plane.all():
         return np.full(plane.shape, far, np.float32)
-    return cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    found = cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.round(found**2))  # squares are whole numbers; OpenCV's last bit differs from call to call
 
 
 class Carried(NamedTuple):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 from skimage import data
 
 from asymlib.editing.compositing import paste_hard
@@ -175,3 +176,12 @@ def test_a_gpu_agrees(model, photo, mask):
     moved.load_state_dict(model.state_dict())
     there = moved.cuda()(photo, y.cuda(), mask)
     assert (there.cpu() - model(photo, y, mask)).abs().max() < 1e-3
+
+
+def test_distances_are_the_same_every_time_and_exact():
+    """Breaks when OpenCV's last bit, which depends on where an array lies in memory, gets into a result."""
+    known = (torch.rand(1, 1, 131, 97, generator=torch.Generator().manual_seed(0)) > 0.02).float()
+    found = [distances(known.clone()) for _ in range(20)]
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    exact = torch.from_numpy(distance_transform_edt(known[0, 0].numpy())).float()
+    torch.testing.assert_close(found[0][1][0, 0], exact, atol=0, rtol=1e-6)
