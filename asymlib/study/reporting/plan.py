@@ -100,8 +100,8 @@ def training_plan(params: Profile, tflops: float = TFLOPS, price: float = PRICE)
 def plan_text(params: Profile) -> str:
     """The paragraph and table of docs/PAPER_SCALE.md."""
     return (
-        f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} US dollars for its hour, both assumed; everything else is "
-        f"counted on one training step at {params.stream.size} px:\n\n{markdown(training_plan(params))}"
+        f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} US dollars for its hour, both assumed; "
+        f"everything else is counted on one training step at {params.stream.size} px:\n\n{markdown(training_plan(params))}"
     )
 
 
