@@ -101,7 +101,8 @@ def plan_text(params: Profile) -> str:
     """The paragraph and table of docs/PAPER_SCALE.md."""
     return (
         f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} US dollars for its hour, both assumed; "
-        f"everything else is counted on one training step at {params.stream.size} px:\n\n{markdown(training_plan(params))}"
+        f"everything else is counted on one training step at {params.stream.size} px:\n\n"
+        f"{markdown(training_plan(params))}"
     )
 
 
