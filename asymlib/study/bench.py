@@ -95,8 +95,8 @@ def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
         for against in [other for other in runs if other[0] in ("vanilla", "asymmetric") and other[0] != key[0]]:
             ratios = [a / b for a, b in zip(times, seconds[against], strict=True)]
             rows.append([key[0], against[0], key[1], "time", median(ratios), min(ratios), max(ratios)])
-            for metric, count in counted[key].items():
-                rows.append([key[0], against[0], key[1], metric, count / counted[against][metric], None, None])
+            for metric, number in counted[key].items():
+                rows.append([key[0], against[0], key[1], metric, number / counted[against][metric], None, None])
     return pd.DataFrame(rows, columns=["subject", "reference", "hole_share", "metric", "ratio", "low", "high"])
 
 
