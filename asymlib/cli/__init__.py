@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Put edits of photographs back without a seam and without touching another pixel.",
+    help="Put edits of photographs back, calibrated, without touching another pixel.",
 )
 for command in (edits.finish, edits.inpaint, edits.paint, models.train, models.convert, models.info):
     app.command()(command)
