@@ -37,7 +37,7 @@ def finish(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Put an edit into its photo: every known pixel kept, less of a seam where all colours had shifted, the edit not undone.
+    """Put an edit into its photo: every known pixel kept, a shift of all colours undone, the edit not.
 
     asymlib finish photo.jpg edited.png mask.png
 
