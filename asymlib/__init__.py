@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is imported when it i
     from asymlib.models.condition import Condition
     from asymlib.models.construction import asymmetric_vqgan, scaled_size
     from asymlib.models.decoder import AsymmetricVQGAN, load_vqgan
+    from asymlib.models.export import export_onnx
     from asymlib.models.first_stage import encode_means, load_first_stage, pretrained
     from asymlib.models.holes import decode_hole
     from asymlib.models.inpainter import LatentInpainter
@@ -44,6 +45,7 @@ _HOME = {
     "decode_with": "asymlib.editing.pipelines",
     "edit_photo": "asymlib.editing.local_editing",
     "encode_means": "asymlib.models.first_stage",
+    "export_onnx": "asymlib.models.export",
     "feather": "asymlib.masks",
     "finish": "asymlib.editing.finishing",
     "grow": "asymlib.masks",

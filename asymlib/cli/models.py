@@ -20,6 +20,7 @@ class Layout(StrEnum):
     asymlib = "asymlib"
     diffusers = "diffusers"
     official = "official"
+    onnx = "onnx"
 
 
 def train(
@@ -98,16 +99,19 @@ def _read_crops(folder: Path, autoencoder, crop: int, seed: int):
 
 def convert(
     source: Annotated[Path, typer.Argument(help="The official .ckpt, or a folder of diffusers or of asymlib.")],
-    target: Annotated[Path, typer.Argument(help="A file for official weights, else a folder.")],
+    target: Annotated[Path, typer.Argument(help="A file for official weights and ONNX, else a folder.")],
     to: Annotated[Layout, typer.Option(help="The layout to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> int:
     """Bring a decoder from one layout to another; the pixels that it makes are the same.
 
     asymlib convert asymmetric.ckpt my_vae --to diffusers
+
+    asymlib convert my_vae decoder.onnx --to onnx
     """
     from asymlib.files import save_pretrained
     from asymlib.models.decoder import load_vqgan
+    from asymlib.models.export import export_onnx
     from asymlib.models.official import load_official, save_official
 
     if target.exists() and not overwrite:
@@ -117,6 +121,8 @@ def convert(
     vqgan = load_vqgan(source) if source.is_dir() else load_official(source)
     if to is Layout.official:
         save_official(vqgan, target)
+    elif to is Layout.onnx:
+        export_onnx(vqgan, target)
     else:
         save_pretrained(vqgan if to is Layout.asymlib else vqgan.to_diffusers(), target)
     print(target)

@@ -1,0 +1,40 @@
+"""ONNX files: run by another tool, the same pixels."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import asymlib
+from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.export import export_onnx
+
+
+def run(path, **inputs: torch.Tensor) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == list(inputs)
+    return torch.from_numpy(session.run(["picture"], {name: i.numpy() for name, i in inputs.items()})[0])
+
+
+@pytest.mark.parametrize("name, branch", [("base", True), ("first_stage", False), ("first_stage_vq", False)])
+def test_onnxruntime_makes_the_same_pixels_at_any_size(name, branch, tmp_path):
+    """Breaks when a size, the number of pictures or a mask is baked into the file."""
+    vqgan = asymlib.load("base") if branch else asymmetric_vqgan(asymlib.load(name), branch=False)
+    export_onnx(vqgan, tmp_path / "decoder.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["decoder.onnx"]
+    generator = torch.Generator().manual_seed(0)
+    for count, height, width in ((1, 8, 8), (3, 5, 12), (2, 17, 4)):
+        latent = torch.randn(count, 4, height, width, generator=generator)
+        image = torch.rand(count, 3, 8 * height, 8 * width, generator=generator) * 2 - 1
+        mask = (torch.rand(count, 1, 8 * height, 8 * width, generator=generator) > 0.7).float()
+        condition = {"image": image, "mask": mask} if branch else {}
+        with torch.no_grad():
+            expected = vqgan.decode(latent, **condition)
+        made = run(tmp_path / "decoder.onnx", latent=latent, **condition)
+        np.testing.assert_allclose(made, expected, atol=1e-4)
+
+
+def test_without_onnx_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'asymlib\[onnx\]'"):
+        export_onnx(asymlib.load("base"), tmp_path / "decoder.onnx")
