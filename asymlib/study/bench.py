@@ -19,7 +19,7 @@ from statistics import median
 import pandas as pd
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
 from asymlib.editing.compositing import PASTES
@@ -34,7 +34,12 @@ FINISHED = 0.25  # the hole of what comes after a decoder
 TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 WIDTHS = (128, 256, 512, 512)
 
-ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}  # torch counts only the GPU's
+
+def _attention(query: tuple, key: tuple, value: tuple, *_, **__) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}  # torch counts only the GPU's
 
 Runs = dict[tuple[str, float], Callable[[], object]]  # (subject, hole's share of the picture) -> what is timed
 
