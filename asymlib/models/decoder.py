@@ -18,7 +18,7 @@ from torch import nn
 from asymlib.files import save_pretrained
 from asymlib.masks import normalise_mask
 from asymlib.models.condition import Condition, ConditionBranch
-from asymlib.models.first_stage import computing_type, without_variance
+from asymlib.models.first_stage import computing_type, decoder_input, without_variance
 from asymlib.models.interchange import AsymmetricVAE, repeat_to
 from asymlib.models.tiling import decode_tiles
 from asymlib.pixels import pad_to_multiple
@@ -237,10 +237,7 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         return self._decode_whole(*inputs)
 
     def _decode_whole(self, latent: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
-        if self.quantize is not None:
-            latent = self.quantize(latent)[0]
-        if self.post_quant_conv is not None:
-            latent = self.post_quant_conv(latent)
+        latent = decoder_input(self, latent)
         if self.use_tiling:
             return decode_tiles(self.decoder, latent, condition, self.factor, self.tile_size, self.tile_overlap)
         return self.decoder(latent, *condition)

@@ -8,6 +8,7 @@ from torch import nn
 
 from asymlib.files import written
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import decoder_input
 
 LARGEST = 4096  # cells a side that a file is made for
 
@@ -20,11 +21,7 @@ class _Decode(nn.Module):
         self.vqgan = vqgan
 
     def forward(self, latent: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
-        if self.vqgan.quantize is not None:
-            latent = self.vqgan.quantize(latent)[0]
-        if self.vqgan.post_quant_conv is not None:
-            latent = self.vqgan.post_quant_conv(latent)
-        return self.vqgan.decoder(latent, *condition)
+        return self.vqgan.decoder(decoder_input(self.vqgan, latent), *condition)
 
 
 def export_onnx(vqgan: AsymmetricVQGAN, path: str | Path) -> None:

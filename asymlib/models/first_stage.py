@@ -85,6 +85,15 @@ def inherit_first_stage(model: AutoencoderKL | VQModel, start: AutoencoderKL) ->
     model.load_state_dict(weights)
 
 
+def decoder_input(autoencoder: nn.Module, latent: torch.Tensor) -> torch.Tensor:
+    """What an autoencoder of diffusers, or an `AsymmetricVQGAN`, makes of a latent before its decoder."""
+    if getattr(autoencoder, "quantize", None) is not None:
+        latent = autoencoder.quantize(latent)[0]
+    if getattr(autoencoder, "post_quant_conv", None) is not None:
+        latent = autoencoder.post_quant_conv(latent)
+    return latent
+
+
 def computing_type(autoencoder: nn.Module) -> torch.dtype:
     """The type that an autoencoder computes in: its own, or float32, to which it is brought, where half precision
     overflows in it: where its file says `force_upcast`, as SDXL's does; diffusers' default says it of all."""

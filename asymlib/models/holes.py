@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
 from asymlib.masks import dilate
-from asymlib.models.first_stage import computing_type
+from asymlib.models.first_stage import computing_type, decoder_input
 from asymlib.models.normalisation import Statistics, recorded_statistics, settled_statistics
 from asymlib.models.tiling import decode_tiles
 
@@ -123,7 +123,7 @@ def decode_hole(
             raise ValueError(f"{name}: got {came}, expected {expected}, the size of the latent")
     latent = latent.to(autoencoder.device, computing_type(autoencoder))
     image, mask = image.to(latent), mask.to(latent)
-    result, latent = image.clone(), _entered(autoencoder, latent)
+    result, latent = image.clone(), decoder_input(autoencoder, latent)
     for i in range(len(latent)):
         one = slice(i, i + 1)
         for window, decoded in _decode_windows(head, steps, latent[one], mask[one], size):
@@ -243,15 +243,6 @@ def _tiles(box: Box) -> list[Box]:
         edges = [start + (stop - start) * i // count for i in range(count + 1)]
         sides.append(zip(edges[:-1], edges[1:], strict=True))
     return [Box(*rows, *columns) for rows, columns in product(*sides)]
-
-
-def _entered(autoencoder: nn.Module, latent: torch.Tensor) -> torch.Tensor:
-    """What the autoencoder makes of a latent before its decoder."""
-    if getattr(autoencoder, "quantize", None) is not None:
-        latent = autoencoder.quantize(latent)[0]
-    if getattr(autoencoder, "post_quant_conv", None) is not None:
-        latent = autoencoder.post_quant_conv(latent)
-    return latent
 
 
 def parts_of(decoder: nn.Module) -> tuple[nn.Module, list[Step]]:
