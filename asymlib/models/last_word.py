@@ -151,8 +151,8 @@ class Carried(NamedTuple):
 
 class LastWord(ModelMixin, ConfigMixin):
     """See the module. `judge` sees, once for a picture, how far known pixels are off near the hole and away from it,
-    and how far the hole is from what the known pixels around it make one expect, as edited and as calibrated: it says
-    how much of the calibration is applied, how much of the step at the rim is carried how far, and scales and shifts
+    and how far the hole is from what the known pixels around it make one expect, as edited and as calibrated, and how
+    strong the edit's own edges are along the mask, where drift leaves one: it says how much of the calibration is applied, how much of the step at the rim is carried how far, and scales and shifts
     the features of the convolutions, which see both sides of the rim.
 
     The step's share has a sign. Where the hole's colours drifted, a decoder smears half of the drift over the rim, and
@@ -180,7 +180,7 @@ class LastWord(ModelMixin, ConfigMixin):
     def __init__(self, width: int = 40, dilations: tuple[int, ...] = (1, 2, 4, 8), seed: int = 0) -> None:
         super().__init__()
         channels, hidden = [11, *[width] * len(dilations)], 48
-        seen, told = 9 * (len(self.REACHES) + 1), 3 + 2 * width * len(dilations)
+        seen, told = 13 * (len(self.REACHES) + 1), 3 + 2 * width * len(dilations)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(
@@ -239,9 +239,9 @@ class LastWord(ModelMixin, ConfigMixin):
         return Carried(y + step, near - step, error, size, known, inside, outside), film
 
     def gathered(self, x: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> tuple:
-        """The evidence, (N, 9 R + 9): of the known pixels' errors as edited and as calibrated, of how far the hole is
-        from what known pixels make one expect, likewise, and of how far known pixels themselves are from that; the
-        calibrated edit; `distances`. Arguments as `carry`'s."""
+        """The evidence, (N, 13 R + 13): of the known pixels' errors as edited and as calibrated, of how far the hole is
+        from what known pixels make one expect, likewise, of how far known pixels themselves are from that, and of the
+        edit's own edges on both sides; the calibrated edit; `distances`. Arguments as `carry`'s."""
         sides, calibrated = distances(known), calibrate(x, y, 1 - known)
         inside, outside = sides
         pictures, expected = (y, calibrated), carried(known * x, known)
@@ -249,10 +249,12 @@ class LastWord(ModelMixin, ConfigMixin):
         seen += [self.evidence((1 - known) * (expected - picture), 1 - known, inside) for picture in pictures]
         beyond = known * (outside > self.BAND)
         band = self.evidence((known - beyond) * (x - carried(beyond * x, beyond)), known - beyond, outside)
+        edges = torch.cat([torch.diff(y, dim=dim, prepend=y.narrow(dim, 0, 1)) for dim in (2, 3)], dim=1)
+        seen += [self.evidence(edges, *side) for side in ((known, outside), (1 - known, inside))]
         return torch.cat([*seen, band[:, ::2]], dim=1), calibrated, sides
 
     def judged(self, evidence: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """From the evidence, (N, 9 R + 9): the share of the calibration that is applied, the share of
+        """From the evidence, (N, 13 R + 13): the share of the calibration that is applied, the share of
         the step that is carried and over how many pixels, (N, 1, 1, 1) each, and the convolutions' scales and shifts,
         (N, layers, 2, width, 1, 1)."""
         gates, film = self.judge(evidence)[..., None, None].tensor_split([3], dim=1)

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from asymlib.masks import KINDS, evaluation_mask, grow
 from asymlib.models.first_stage import FirstStage
+from asymlib.models.last_word import carried, distances
 from asymlib.pixels import to_picture, to_pixels, to_tensor
 from asymlib.study.edits import TINTS, change_colours, recoloured, removed
 from asymlib.study.training.pca import PatchPCA
 
-CONTENTS = {"own": 0.3, "swapped": 0.3, "removed": 0.15, "recoloured": 0.25}  # and how often
+CONTENTS = {"own": 0.25, "swapped": 0.2, "removed": 0.15, "recoloured": 0.2, "continued": 0.2}  # and how often
 MASKS = (*KINDS, "frame", "outpainting")
 SOFT = 0.3  # share of the edits whose edge is not quite the mask's
-DRIFTING = 0.5  # share of the latents that drift
+DRIFTING = 0.5  # share of the latents that drift; of a continued content all do, or there is nothing to learn from it
 IN_THE_HOLE = 0.5  # of them in the hole alone, as where known cells are put back
 TINTED = {0: 0.4, 1: 0.4, 2: 0.2}  # how many changes of colours lie over a picture, and how often
 SLOWEST = 256  # pixels; to remove something from larger pictures takes too long
@@ -95,7 +96,7 @@ def _one(codecs, images: torch.Tensor, size: int, rng: np.random.Generator, with
     else:
         meant = photo + region * (_content(content, photo, other, mask, rng) - photo)
         latent = codec.encode(meant)
-    if codec.unit and rng.random() < DRIFTING:
+    if codec.unit and (content == "continued" or rng.random() < DRIFTING):
         latent = latent + codec.unit * _drift(latent, mask, rng)
     edited = codec.decode(latent).clamp(-1, 1)
     tints = [_choice({kind: 1 for kind in TINTS}, rng, without) for _ in range(_choice(TINTED, rng))]
@@ -185,7 +186,19 @@ def _content(name: str, photo, other, mask, rng: np.random.Generator) -> torch.T
         return removed(photo, mask)
     if name == "recoloured":
         return recoloured(photo, torch.ones_like(mask), int(rng.integers(2**31)))
+    if name == "continued":
+        return _continued(photo, other, mask, rng)
     return other if name == "swapped" else photo
+
+
+def _continued(photo, other, mask, rng: np.random.Generator) -> torch.Tensor:
+    """What is around the hole carried smoothly into it, as a diffusion model's vague holes continue a picture, and some
+    pixels behind the rim, perhaps, another picture's detail. No step along the rim is meant."""
+    known = (mask == 0).float()
+    smooth = gaussian_blur(carried(known * photo, known), 25, float(rng.uniform(0.5, 4)))
+    detail = other - gaussian_blur(other, 25, float(rng.uniform(1, 4)))
+    behind = (distances(known)[0] / rng.uniform(2, 16) - rng.uniform(0, 1)).clamp(0, 1)
+    return smooth + rng.uniform(0, 1) * behind * detail
 
 
 def _edge(mask: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
