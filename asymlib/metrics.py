@@ -1,6 +1,7 @@
 """Every metric of the tables, once: x is the reference and y the result, both in [0, 1]; m = 1 in the hole.
 
-All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,). Two need no reference: `seam_added` and
+All take (N, 3, H, W) and (N, 1, H, W) and return one number per image, (N,); y may be several results (V, N, 3, H, W),
+of which it is (V, N): what only x and m decide is then computed once. Two need no reference: `seam_added` and
 `hole_changed` compare y with v, what the plain (vanilla) decoder makes of the same latent.
 """
 
@@ -14,6 +15,7 @@ from asymlib.pixels import to_uint8
 BAND = 3  # pixels on each side of an edge whose means `seam_added` compares
 WINDOW = 9  # side of the square around a pixel of the edge over which the means are taken
 DEEPEST = 16  # pixels into the hole to which it follows an edge
+PICTURE = (-3, -2, -1)  # the dimensions of one picture
 
 
 def pre_error(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -35,7 +37,7 @@ def pre_error_all(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Te
     Which of the two denominators the paper has is not known. The ratio of two decoders differs between them only by how
     pictures with large and small holes are weighted.
     """
-    return ((y - x).square() * (1 - m)).mean((1, 2, 3))
+    return ((y - x).square() * (1 - m)).mean(PICTURE)
 
 
 def psnr_kept(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -55,12 +57,11 @@ def seam_grad(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
 
     Source: ASUKA's Grad (CVPR 2025).
     """
-    n, channels, height, width = x.shape
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=x.device)
     kernels = torch.stack([sobel, sobel.T])[:, None]
-    error = pad((y - x) * 255, (1, 1, 1, 1), mode="replicate").reshape(n * channels, 1, height + 2, width + 2)
-    magnitude = conv2d(error, kernels).square().sum(1).sqrt().reshape(n, channels, height, width)
-    return _masked_mean(magnitude, m * dilate(1 - m, 1))
+    planes = ((y - x) * 255).flatten(0, -3)[:, None]
+    magnitude = conv2d(pad(planes, (1, 1, 1, 1), mode="replicate"), kernels).square().sum(1).sqrt()
+    return _masked_mean(magnitude.view(y.shape), m * dilate(1 - m, 1))
 
 
 def ring_l1(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, width: int) -> torch.Tensor:
@@ -83,12 +84,12 @@ def seam_added(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tenso
 
     Args:
         v: (N, 3, H, W) in [0, 1], the vanilla decoder's picture of the same latent.
-        y: (N, 3, H, W) in [0, 1], the result.
+        y: (N, 3, H, W) in [0, 1], the result, or several (V, N, 3, H, W).
         m: (N, 1, H, W); the hole is where it is not 0.
 
     Returns:
-        (N,), 0 where nothing or the same was added everywhere. NaN where there is no edge, since the hole is empty or
-        the whole picture: nothing was measured, and a 0 would be praise.
+        (N,) or (V, N), 0 where nothing or the same was added everywhere. NaN where there is no edge, since the hole is
+        empty or the whole picture: nothing was measured, and a 0 would be praise.
 
     Example:
         >>> v, m = torch.zeros(1, 3, 1, 8), torch.tensor([[[[0.0, 0, 0, 0, 1, 1, 1, 1]]]])
@@ -97,12 +98,9 @@ def seam_added(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tenso
         >>> seam_added(v, v + torch.tensor([8.0, 8, 8, 8, 6, 4, 2, 0]) / 255, m)  # faded out: 22/3 - 2, 1 px further in
         tensor([5.3333])
     """
-    error = (y - v) * 255
-    holes, which = (m > 0).flatten(1).unique(dim=0, return_inverse=True)  # results of one mask share all but values
-    added = error.new_empty(len(error))
-    for i, hole in enumerate(holes):
-        added[which == i] = _largest_steps(error[which == i], hole.view(m.shape[1:]))
-    return added
+    error = ((y - v) * 255).view(-1, *v.shape)  # (V, N, 3, H, W)
+    added = torch.stack([_largest_steps(error[:, i], hole) for i, hole in enumerate(m > 0)], dim=1)
+    return added.view(y.shape[:-3])
 
 
 def hole_changed(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -112,11 +110,11 @@ def hole_changed(v: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Ten
 
     Args:
         v: (N, 3, H, W) in [0, 1], the vanilla decoder's picture of the same latent.
-        y: (N, 3, H, W) in [0, 1], the result.
+        y: (N, 3, H, W) in [0, 1], the result, or several (V, N, 3, H, W).
         m: (N, 1, H, W), 1 = hole.
 
     Returns:
-        (N,), NaN where there is no hole.
+        (N,) or (V, N), NaN where there is no hole.
 
     Example:
         >>> v, m = torch.zeros(1, 3, 1, 3), torch.tensor([[[[0.0, 1.0, 1.0]]]])
@@ -132,11 +130,11 @@ def hole_psnr(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
     It is the PSNR of the hole's pixels plus 10 log10(crop / hole area), a constant of the mask: differences between
     decoders are the same.
     """
-    squared = []
-    for reference, result, mask in zip(x, y, m, strict=True):
+    squared, error = [], (y - x) * m
+    for i, mask in enumerate(m):
         rows, columns = bounding_crop(mask)
-        squared.append(((result - reference) * mask)[:, rows, columns].square().mean())
-    return -10 * torch.log10(torch.stack(squared))
+        squared.append(error[..., i, :, rows, columns].square().mean(PICTURE))
+    return -10 * torch.log10(torch.stack(squared, dim=-1))
 
 
 def hole_effnet_distance(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
@@ -152,8 +150,7 @@ def hole_effnet_distance(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, feat
 def effnet_distance(x: torch.Tensor, y: torch.Tensor, features: EffNetFeatures) -> torch.Tensor:
     """Distance of EfficientNet-Lite0 features over the whole image; not LPIPS. See `EffNetFeatures.distance`.
 
-    Like `hole_effnet_distance` it also takes several results (V, N, 3, H, W) and returns (V, N): the reference then
-    goes through the network once.
+    The reference goes through the network once, however many results there are.
     """
     if y.ndim == 4:
         return features.distance(y, x)
@@ -163,12 +160,12 @@ def effnet_distance(x: torch.Tensor, y: torch.Tensor, features: EffNetFeatures) 
 def max_abs_uint8(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """Largest change of a known pixel, of 255, once y is saved with 8 bits."""
     change = (to_uint8(y).int() - to_uint8(x).int()).abs() * (m == 0)
-    return change.flatten(1).amax(1).float()
+    return change.amax(PICTURE).float()
 
 
 def changed_pixels(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """Share of the known pixels that differ in any channel, once y is saved with 8 bits."""
-    changed = (to_uint8(y) != to_uint8(x)).any(1, keepdim=True).float()
+    changed = (to_uint8(y) != to_uint8(x)).any(-3, keepdim=True).float()
     return _masked_mean(changed, (m == 0).float())
 
 
@@ -198,7 +195,7 @@ def bounding_crop(mask: torch.Tensor, smallest: int = 1) -> tuple[slice, slice]:
 
 
 def _largest_steps(error: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """`seam_added` of images with the same hole, from their corrections (N, 3, H, W) and it, boolean (1, H, W).
+    """`seam_added` of results with the same hole, from their corrections (V, 3, H, W) and it, boolean (1, H, W).
 
     The windows around an edge's pixels are looked up one by one: they are few, so on a CPU this takes half as long as
     sums over every window of the picture, and a fifth at 512 px.
@@ -237,4 +234,4 @@ def _depth(hole: torch.Tensor) -> torch.Tensor:
 
 def _masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean over the pixels and channels of each image that `weight` (N, 1, H, W) selects."""
-    return (values * weight).sum((1, 2, 3)) / (values.shape[1] * weight.sum((1, 2, 3)))
+    return (values * weight).sum(PICTURE) / (values.shape[-3] * weight.sum(PICTURE))

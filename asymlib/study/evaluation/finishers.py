@@ -91,7 +91,7 @@ def evaluate_rim(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], s
     referred = {source: edit for source, edit in edits.items() if edit.reference is not None}
 
     def measured(source: str, edit: Edit, image: torch.Tensor, results: torch.Tensor, mask: torch.Tensor) -> Measures:
-        return {"ring_l1_4": torch.stack([ring_l1((edit.reference + 1) / 2, (r + 1) / 2, mask, 4) for r in results])}
+        return {"ring_l1_4": ring_l1((edit.reference + 1) / 2, (results + 1) / 2, mask, 4)}
 
     return _measured_rows(referred, pairs, ways, seed, measured)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -291,56 +292,41 @@ def measure(
 
 def measure_known(image: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """What became of the known pixels; arguments and result as `measure`'s."""
-    x, y, m = _of_each_result(image, image_hat, mask)
-    values = {
-        "pre_error": metrics.pre_error(x, y, m),
-        "pre_error_all": metrics.pre_error_all(x, y, m),
-        "pre_error_uint8": metrics.pre_error(x, metrics.to_uint8(y).float() / 255, m),
-        "rounding_floor": metrics.rounding_floor(y, m),
-        "psnr_kept": metrics.psnr_kept(x, y, m),
-        "max_abs_uint8": metrics.max_abs_uint8(x, y, m),
-        "changed_pixels": metrics.changed_pixels(x, y, m),
+    x, y = (image + 1) / 2, (image_hat + 1) / 2
+    return {
+        "pre_error": metrics.pre_error(x, y, mask),
+        "pre_error_all": metrics.pre_error_all(x, y, mask),
+        "pre_error_uint8": metrics.pre_error(x, metrics.to_uint8(y).float() / 255, mask),
+        "rounding_floor": metrics.rounding_floor(y, mask),
+        "psnr_kept": metrics.psnr_kept(x, y, mask),
+        "max_abs_uint8": metrics.max_abs_uint8(x, y, mask),
+        "changed_pixels": metrics.changed_pixels(x, y, mask),
     }
-    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()}
 
 
 def measure_added(
     vanilla: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, edged: bool = False
 ) -> dict[str, torch.Tensor]:
     """What was added to the vanilla decoder's picture, no reference needed; arguments and result as `measure`'s."""
-    v, y, m = _of_each_result(vanilla, image_hat, mask)
-    values = {"hole_changed": metrics.hole_changed(v, y, m)}
-    if not edged:
-        values["seam_added"] = metrics.seam_added(v, y, m)
-    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()}
+    v, y = (vanilla + 1) / 2, (image_hat + 1) / 2
+    values = {"hole_changed": metrics.hole_changed(v, y, mask)}
+    return values if edged else values | {"seam_added": metrics.seam_added(v, y, mask)}
 
 
 def measure_against(
     reference: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor, features: EffNetFeatures
 ) -> dict[str, torch.Tensor]:
     """How far the hole and its rim are from what belongs there; arguments and result as `measure`'s."""
-    x, y, m = _of_each_result(reference, image_hat, mask)
-    values = {
-        "seam_grad": metrics.seam_grad(x, y, m),
-        "ring_l1_2": metrics.ring_l1(x, y, m, 2),
-        "ring_l1_4": metrics.ring_l1(x, y, m, 4),
-        "ring_l1_8": metrics.ring_l1(x, y, m, 8),
-        "hole_psnr": metrics.hole_psnr(x, y, m),
-    }
-    x, y = (reference + 1) / 2, (image_hat + 1) / 2  # the reference goes through the network once for all results
-    return {metric: value.view(image_hat.shape[:-3]) for metric, value in values.items()} | {
+    x, y = (reference + 1) / 2, (image_hat + 1) / 2
+    return {
+        "seam_grad": metrics.seam_grad(x, y, mask),
+        "ring_l1_2": metrics.ring_l1(x, y, mask, 2),
+        "ring_l1_4": metrics.ring_l1(x, y, mask, 4),
+        "ring_l1_8": metrics.ring_l1(x, y, mask, 8),
+        "hole_psnr": metrics.hole_psnr(x, y, mask),
         "hole_effnet_distance": metrics.hole_effnet_distance(x, y, mask, features),
         "effnet_distance": metrics.effnet_distance(x, y, features),
     }
-
-
-def _of_each_result(
-    picture: torch.Tensor, image_hat: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the metrics take: (V N, 3, H, W) in [0, 1] twice, the first repeated, and the masks, repeated as well."""
-    results = image_hat.numel() // picture.numel()
-    x, y = (picture + 1) / 2, (image_hat + 1) / 2
-    return x.repeat(results, 1, 1, 1), y.flatten(0, -4), mask.repeat(results, 1, 1, 1)
 
 
 def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source: str, seed: int) -> pd.DataFrame:
@@ -348,8 +334,8 @@ def rows_of(values: dict[str, torch.Tensor], pairs: Pairs, variant: str, source:
     table = pairs.table.rename(columns={"kind": "mask_kind", "mask": "pair"})[
         ["mask_kind", "stratum", "photograph", "pair"]
     ]
-    parts = [
-        table.assign(variant=variant, seed=seed, source=source, metric=metric, value=value.double().numpy())
-        for metric, value in values.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
+    names = np.repeat(list(values), len(table))
+    whole = torch.cat(list(values.values())).double().numpy()
+    return pd.concat([table] * len(values), ignore_index=True).assign(
+        variant=variant, seed=seed, source=source, metric=names, value=whole
+    )
