@@ -6,12 +6,15 @@ the same file and a second `dvc repro` finds nothing to do.
 
 import argparse
 import ast
+import base64
+import io
 import os
 import sys
 from pathlib import Path
 
 import nbformat
 import papermill
+from PIL import Image
 
 from asymlib.files import written
 from asymlib.study.project import project_root
@@ -19,6 +22,8 @@ from asymlib.study.project import project_root
 # How often a waiting thread of GNU's OpenMP looks before it sleeps. Measured on two cores, alone and beside one busy
 # process: its own 300,000 2.35 and 0.59 steps a second, 10,000 2.25 and 0.73, 2,000 2.29 and 1.08, 1,000 2.12 and 1.38.
 SPIN = ("GOMP_SPINCOUNT", "2000")
+
+LARGE = 60_000  # characters of a picture in a notebook; smaller ones stay as they are
 
 
 def execute(source: Path, target: Path, parameters: dict[str, str]) -> None:
@@ -82,10 +87,25 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             # a progress bar (and any warning) goes to stderr and differs at every run
             cell.outputs = _joined([o for o in cell.outputs if o.get("name") != "stderr"])
             for output in cell.outputs:
+                _shrink_picture(output.get("data", {}))
                 output.get("metadata", {}).clear()
                 if "execution_count" in output:
                     output["execution_count"] = count
     return notebook
+
+
+def _shrink_picture(data: dict) -> None:
+    """A PNG of photographs as a JPEG, in place, where that is smaller: it is drawn once and lies in git for ever."""
+    png = data.get("image/png", "")
+    if len(png) < LARGE:
+        return
+    jpeg = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        picture.convert("RGB").save(jpeg, "JPEG", quality=90, subsampling=0, optimize=True)
+    packed = base64.b64encode(jpeg.getvalue()).decode()
+    if len(packed) < len(png):
+        del data["image/png"]
+        data["image/jpeg"] = packed
 
 
 def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:

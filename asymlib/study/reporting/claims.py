@@ -100,7 +100,7 @@ def decide(results: Path, stratum: str, families: dict[str, list[Claim]] | None 
         A table with the columns COLUMNS. Of several baselines the one that decides is shown, the hardest. What is not
         tested has no number, and what was counted and not estimated no p-value; their verdicts say so.
     """
-    rows = read_rows(results / "rows" / "inpainting.csv")
+    rows = read_rows(results / "rows" / "inpainting.csv.gz")
     rows = rows[rows["stratum"] == stratum]
     parts = []
     for family, claims in (families or read_claims()).items():

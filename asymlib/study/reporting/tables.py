@@ -197,9 +197,10 @@ def facts(variant: str, seed: int, values: dict[str, float]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV; fractions have six significant digits, counts all of theirs."""
+    """Write a CSV, compressed if it is called .gz; fractions have six significant digits, counts all of theirs."""
+    packed = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None  # the same table is the same file
     with written(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=_six_digits, lineterminator="\n")
+        table.to_csv(temporary, index=False, float_format=_six_digits, lineterminator="\n", compression=packed)
 
 
 def _six_digits(value: float) -> str:

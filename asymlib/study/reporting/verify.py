@@ -56,7 +56,7 @@ RECOMPUTED = ("decoder", "seed", "row", "settings", "stream", "versions", "split
 def verify_tables(results: Path) -> Iterator[Cell]:
     """Every cell that follows from stored rows: `inpainting`, `where`, `claims` and the short runs' tables, and of the
     others the means."""
-    rows = read_rows(results / "rows" / "inpainting.csv")
+    rows = read_rows(results / "rows" / "inpainting.csv.gz")
     recomputed = inpainting_table(rows)
     yield from compare_tables(results / "tables" / "inpainting.csv", recomputed)
     for name in ("width", "condition"):
@@ -82,7 +82,7 @@ def verify_metrics(results: Path) -> Iterator[Cell]:
     Raises:
         FileNotFoundError: There are no stored pictures.
     """
-    rows = read_rows(results / "rows" / "inpainting.csv")
+    rows = read_rows(results / "rows" / "inpainting.csv.gz")
     rows = rows[rows["source"] == "inpainted"].set_index(["pair", "variant", "metric"])["value"]
     masks = sorted((results / "images").glob("*_mask.png"))
     if not masks:

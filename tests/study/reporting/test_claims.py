@@ -33,7 +33,7 @@ def results(tmp_path):
     keys = {"seed": 0, "source": "own", "mask_kind": "box", "stratum": "photograph", "metric": "ring_l1_4"}
     scene = {"photograph": list("abcde"), "pair": list("abcde")}
     rows = [pd.DataFrame(keys | scene | {"variant": name, "value": 10 + offset}) for name, offset in OFFSETS.items()]
-    write_rows(pd.concat(rows), tmp_path / "rows" / "inpainting.csv")
+    write_rows(pd.concat(rows), tmp_path / "rows" / "inpainting.csv.gz")
     cell = {"variant": "base", "source": "all", "stratum": "all"}
     cells = [("macs", 1.19, *[np.nan] * 4), ("more_macs", 3.3, *[np.nan] * 4), ("psnr", 0.3, 0.1, 0.5, 5, 4)]
     cells.append(("one_scene", 0.3, np.nan, np.nan, 1, np.nan))
@@ -100,10 +100,10 @@ def test_against_every_baseline_the_hardest_decides(results):
 
 def test_losing_to_one_of_many_baselines_is_not_a_loss_at_once(results):
     """Breaks when the worst of many comparisons counts as if it had been the only one: 0.0066 x 8 is above 0.05."""
-    rows = read_rows(results / "rows" / "inpainting.csv")
+    rows = read_rows(results / "rows" / "inpainting.csv.gz")
     same = rows[rows["variant"] == "vanilla"]
     copies = [same.assign(variant=f"copy_{i}") for i in range(7)]
-    write_rows(pd.concat([rows, *copies]), results / "rows" / "inpainting.csv")
+    write_rows(pd.concat([rows, *copies]), results / "rows" / "inpainting.csv.gz")
     for several, verdict in ((6, "does not hold"), (7, "open")):
         names = [f"copy_{i}" for i in range(several)]
         assert decided(results, claim("worse", "vanilla", *names))["verdict"].item() == verdict
@@ -125,7 +125,7 @@ def test_a_cell_decides_as_the_rows_would(results):
     found = decided(results, cell("psnr", direction="above", bound=0.1))
     assert found["p"].item() == pytest.approx(0.025) and found["verdict"].item() == "holds"
     assert found["scenes"].item() == 5
-    rows = read_rows(results / "rows" / "inpainting.csv")
+    rows = read_rows(results / "rows" / "inpainting.csv.gz")
     estimate = compare(rows, "ring_l1_4", "better", "vanilla", "difference")
     from_rows = decided(results, claim("better", "vanilla", bound=-2))["p"].item()
     assert from_rows == p_value(Estimate(*estimate), -2, "below")

@@ -73,7 +73,7 @@ def test_rows_as_ours_are_covered(scenes, variant, against, metric):
 
     With 3 or 5 scenes of a single pair the differences of hole_psnr are covered with 92 and 90 %, and where one pair of
     eighty differs by most of what all differ by, as for a finisher and Poisson, with 91 % from 60 scenes."""
-    rows = pd.read_csv(project_root() / "results" / "default" / "rows" / "inpainting.csv")
+    rows = pd.read_csv(project_root() / "results" / "default" / "rows" / "inpainting.csv.gz")
     wide = rows[rows["source"] == "own"].pivot(index="pair", columns="variant", values=metric)
     population = (wide[variant] - (wide[against] if against else 0)).to_numpy()
     draws = DRAWS if scenes < 200 else DRAWS // 4
