@@ -151,9 +151,10 @@ class Carried(NamedTuple):
 
 class LastWord(ModelMixin, ConfigMixin):
     """See the module. `judge` sees, once for a picture, how far known pixels are off near the hole and away from it,
-    and how far the hole is from what the known pixels around it make one expect, as edited and as calibrated, and how
-    strong the edit's own edges are along the mask, where drift leaves one: it says how much of the calibration is applied, how much of the step at the rim is carried how far, and scales and shifts
-    the features of the convolutions, which see both sides of the rim.
+    how far the hole is from what the known pixels around it make one expect, as edited and as calibrated, and how
+    strong the edit's own edges are on both sides of the rim, since drift leaves one along the mask. It says how much of
+    the calibration is applied, how much of the step at the rim is carried how far, and scales and shifts the features
+    of the convolutions, which see both sides of the rim.
 
     The step's share has a sign. Where the hole's colours drifted, a decoder smears half of the drift over the rim, and
     up to twice what is seen outside is to be taken off inside; where other content is meant, it smears that, and what
