@@ -101,7 +101,7 @@ def _shrink_picture(data: dict) -> None:
         return
     jpeg = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
-        picture.convert("RGB").save(jpeg, "JPEG", quality=90, subsampling=0, optimize=True)
+        picture.convert("RGB").save(jpeg, "JPEG", quality=90, subsampling=0)
     packed = base64.b64encode(jpeg.getvalue()).decode()
     if len(packed) < len(png):
         del data["image/png"]

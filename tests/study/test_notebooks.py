@@ -1,8 +1,13 @@
 """The notebooks as files, and the runner that keeps them repeatable."""
 
+import base64
+import io
+
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from asymlib.study.notebooks import clean, copy_outputs, defaults, execute, run_stage
 from asymlib.study.project import project_root
@@ -85,6 +90,21 @@ def test_outputs_lose_what_differs_from_run_to_run():
     cleaned = clean(new_notebook(cells=[cell], metadata={"papermill": {"start_time": "2020"}}))
     assert "2020" not in nbformat.writes(cleaned) and "50%" not in nbformat.writes(cleaned)
     assert cleaned.cells[0].execution_count == cleaned.cells[0].outputs[0].execution_count == 1
+
+
+def test_a_picture_of_a_photograph_is_stored_as_jpeg_and_a_plot_as_it_is():
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    cells = [new_code_cell(outputs=[display_data_of(picture)]) for picture in (noise, np.zeros_like(noise))]
+    large, small = (cell.outputs[0].data for cell in clean(new_notebook(cells=cells)).cells)
+    assert list(large) == ["text/plain", "image/jpeg"] and list(small) == ["text/plain", "image/png"]
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(large["image/jpeg"])))).astype(int)
+    assert back.shape == noise.shape and np.abs(back - noise).mean() < 12
+
+
+def display_data_of(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return new_output("display_data", {"text/plain": "", "image/png": base64.b64encode(file.getvalue()).decode()})
 
 
 def test_outputs_are_published_unless_the_notebook_was_edited_meanwhile(tmp_path, capsys):

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from asymlib.pixels import to_tensor
+from asymlib.study.dataset import artefacts
 from asymlib.study.dataset.artefacts import (
+    CONTENTS,
     MASKS,
     autoencoder_codec,
     draw_mask,
@@ -58,11 +60,22 @@ def test_what_is_meant_is_the_photo_outside_and_the_codec_shows_in_the_edit(code
     assert torch.equal(edits.meant[known], edits.photo[known])
     assert all((e != p).any() for e, p in zip(edits.edited, edits.photo, strict=True))
     contents = {kind[1] for kind in edits.kinds}
-    assert contents == {"own", "swapped", "removed", "recoloured"}
+    assert contents == set(CONTENTS)
     same = [torch.equal(m, p) for m, p in zip(edits.meant, edits.photo, strict=True)]
     own = [content == "own" for _, content, _ in edits.kinds]
     assert all(s for s, o in zip(same, own, strict=True) if o)
     assert sum(same) <= sum(own) + 2  # flat ground may have been put in the place of flat ground
+
+
+def test_what_continues_its_surroundings_means_less_of_a_step_than_other_content(codecs, images, monkeypatch):
+    monkeypatch.setattr(artefacts, "SOFT", 0.0)
+    steps = {}
+    for content in ("continued", "swapped"):
+        monkeypatch.setattr(artefacts, "CONTENTS", {content: 1.0})
+        edits = simulate({"jpeg": codecs["jpeg"]}, images, {64: 16}, seed=0)[64]
+        rim = (torch.diff(edits.mask.float(), dim=3) != 0).expand(-1, 3, -1, -1)
+        steps[content] = torch.diff(to_tensor(edits.meant), dim=3).abs()[rim].mean()
+    assert 0 < steps["continued"] < steps["swapped"] / 2
 
 
 def test_an_edit_does_not_depend_on_how_many_there_are(codecs, images):

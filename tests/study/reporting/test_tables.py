@@ -97,10 +97,16 @@ def test_an_exact_paste_has_infinite_psnr_and_not_nan():
     assert cell["value"] == cell["low"] == cell["high"] == np.inf
 
 
-def test_the_same_rows_give_the_same_bytes(rows, tmp_path):
+def test_the_same_rows_give_the_same_bytes(rows, tmp_path, monkeypatch):
     for name in ("one", "two"):
         write_table(summarise(rows), tmp_path / f"{name}.csv")
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    packed = []
+    for moment in (1e9, 2e9):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        write_table(summarise(rows), tmp_path / "one.csv.gz")
+        packed.append((tmp_path / "one.csv.gz").read_bytes())
+    assert packed[0] == packed[1]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -130,8 +136,8 @@ def test_rows_come_back_from_a_file_with_six_digits(tmp_path):
     keys = {"mask_kind": "box", "stratum": "photograph", "photograph": "a", "pair": "p", "seed": 0, "source": "own"}
     values = [("v", "pre_error", 0.123456789), ("v", "psnr_kept", float("inf")), ("w", "pre_error", 2.0)]
     rows = pd.DataFrame([{**keys, "variant": v, "metric": m, "value": x} for v, m, x in values])
-    write_rows(rows, tmp_path / "rows.csv")
-    back = read_rows(tmp_path / "rows.csv").set_index(["variant", "metric"])["value"]
+    write_rows(rows, tmp_path / "rows.csv.gz")
+    back = read_rows(tmp_path / "rows.csv.gz").set_index(["variant", "metric"])["value"]
     assert back.to_dict() == {("v", "pre_error"): 0.123457, ("v", "psnr_kept"): float("inf"), ("w", "pre_error"): 2.0}
 
 
