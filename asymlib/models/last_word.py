@@ -180,7 +180,7 @@ class LastWord(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, width: int = 40, dilations: tuple[int, ...] = (1, 2, 4, 8), seed: int = 0) -> None:
         super().__init__()
-        channels, hidden = [11, *[width] * len(dilations)], 48
+        channels, hidden = [11, *[width] * len(dilations)], 96
         seen, told = 13 * (len(self.REACHES) + 1), 3 + 2 * width * len(dilations)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
