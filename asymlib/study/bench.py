@@ -6,15 +6,20 @@ Full-size decoders of Stable Diffusion's make with random weights: what they cos
 ratios are written, since another machine is faster or slower at all of it; beside them what was counted.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -25,9 +30,14 @@ from tqdm import tqdm
 from asymlib.editing.compositing import PASTES
 from asymlib.files import written
 from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.export import export_onnx
 from asymlib.models.holes import decode_hole
 from asymlib.models.shipped import load
 from asymlib.study.evaluation.cost import peak_memory
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 FINISHED = 0.25  # the hole of what comes after a decoder
@@ -62,8 +72,30 @@ def all_decoders() -> dict[str, torch.nn.Module]:
     return {"vanilla": plain, "asymmetric": asymmetric_decoder(), "base": asymmetric_vqgan(plain)}
 
 
-def runs_at(decoders: dict[str, torch.nn.Module], size: int, device: str) -> Runs:
-    """What is timed at a size in pixels."""
+def onnx_session(vqgan: AsymmetricVQGAN) -> InferenceSession | None:
+    """A decoder as onnxruntime has it on the CPU, with as many threads as torch; None where it is not installed."""
+    if not (find_spec("onnxruntime") and find_spec("onnxscript")):
+        return None
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(vqgan, Path(folder) / "decoder.onnx")
+        return InferenceSession(Path(folder) / "decoder.onnx", options)
+
+
+def runs_at(
+    decoders: dict[str, torch.nn.Module], size: int, device: str, session: InferenceSession | None = None
+) -> Runs:
+    """What is timed at a size in pixels.
+
+    Args:
+        decoders: From `all_decoders`, on the device.
+        size: In pixels.
+        device: Where all of it lies.
+        session: `base` as onnxruntime has it, on the CPU, named `onnx`; None leaves it out.
+    """
     generator = torch.Generator().manual_seed(0)
     latent = torch.randn(1, 4, size // 8, size // 8, generator=generator).to(device)
     image, edited = (torch.rand(1, 3, size, size, generator=generator).to(device) * 2 - 1 for _ in range(2))
@@ -72,6 +104,9 @@ def runs_at(decoders: dict[str, torch.nn.Module], size: int, device: str) -> Run
     runs: Runs = {("vanilla", 1.0): lambda: decoders["vanilla"].decode(latent)}
     for name in ("asymmetric", "base"):
         runs[name, FINISHED] = partial(decoders[name].decode, latent, image=image, mask=hole)
+    if session is not None:
+        inputs = {"latent": latent.numpy(), "image": image.numpy(), "mask": hole.numpy()}
+        runs["onnx", FINISHED] = partial(session.run, None, inputs)
     for share, mask in masks.items():
         runs["decode_hole", share] = partial(decode_hole, decoders["vanilla"], latent, image, mask)
     for name, finisher in {**PASTES, "last_word": last_word}.items():
@@ -90,7 +125,8 @@ def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
     for key, run in runs.items():  # which also warms up
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops:
             memory = peak_memory(run)
-        counted[key] = {"macs": flops.get_total_flops() // 2, "memory": memory}
+        # torch sees nothing of onnxruntime
+        counted[key] = {} if key[0] == "onnx" else {"macs": flops.get_total_flops() // 2, "memory": memory}
     seconds = {key: [] for key in runs}
     for _ in tqdm(range(rounds), desc="rounds"):
         for key, run in runs.items():
@@ -115,7 +151,9 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     """Measure, and write `out` and, beside it, the machine's facts as OUT.json."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     decoders = {name: model.to(device).eval() for name, model in all_decoders().items()}
-    parts = [measured(runs_at(decoders, size, device), rounds, device).assign(size_px=size) for size in sizes]
+    session = onnx_session(decoders["base"]) if device == "cpu" else None
+    runs = {size: runs_at(decoders, size, device, session) for size in sizes}
+    parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)
