@@ -251,7 +251,7 @@ class LastWord(ModelMixin, ConfigMixin):
         beyond = known * (outside > self.BAND)
         band = self.evidence((known - beyond) * (x - carried(beyond * x, beyond)), known - beyond, outside)
         edges = torch.cat([torch.diff(y, dim=dim, prepend=y.narrow(dim, 0, 1)) for dim in (2, 3)], dim=1)
-        seen += [self.evidence(edges, *side) for side in ((known, outside), (1 - known, inside))]
+        seen += [self.evidence(side * edges, side, far) for side, far in ((known, outside), (1 - known, inside))]
         return torch.cat([*seen, band[:, ::2]], dim=1), calibrated, sides
 
     def judged(self, evidence: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -263,8 +263,8 @@ class LastWord(ModelMixin, ConfigMixin):
         return *shares, 8 * torch.exp(gates[:, 2:]), film.unflatten(1, (len(self.layers), 2, -1))
 
     def evidence(self, error: torch.Tensor, counted: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """(N, 2 R + 2): logarithms of the error of what is counted, up to each of `REACHES` from the rim and beyond,
-        root mean square and that of the means of cells, + 3: numbers of about the same size."""
+        """(N, 2 R + 2): logarithms of the error of what is counted, elsewhere it is 0, up to each of `REACHES` from the
+        rim and beyond; root mean square and that of the means of cells, + 3: numbers of about the same size."""
         height, width = counted.shape[-2:]
         edge = (0, -width % self.CELL, 0, -height % self.CELL)
         mean, share = (avg_pool2d(pad(plane, edge), self.CELL) for plane in (error, counted))

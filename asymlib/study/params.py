@@ -190,10 +190,10 @@ class LastWordSettings(Section):
     """What comes after any decoder, see `models.last_word`: its simulated edits by size in pixels, and its training."""
 
     source: Literal["bundled", "train"] = "bundled"
-    edits: dict[int, int] = Field({64: 1200, 128: 2400, 256: 300, 512: 24}, min_length=1)
+    edits: dict[int, int] = Field({64: 4000, 128: 8000, 256: 600, 512: 24}, min_length=1)
     codec_steps: int = Field(500, ge=1)
     width: int = Field(40, ge=1)
-    steps: int = Field(4000, ge=1)
+    steps: int = Field(10000, ge=1)
     batch: int = Field(8, ge=1)
     lr: float = Field(2e-3, ge=0)
 
