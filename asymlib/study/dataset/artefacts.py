@@ -76,8 +76,7 @@ def simulate(
             for i in tqdm(range(count), desc=f"edits of {size} px", mininterval=5)
         ]
         *planes, kinds = zip(*edits, strict=True)
-        photo, edited, meant = (torch.cat([_stored(picture) for picture in plane]) for plane in planes[:3])
-        sizes[size] = Artefacts(photo, edited, meant, torch.cat(planes[3]).byte(), list(kinds))
+        sizes[size] = Artefacts(*(torch.cat(plane) for plane in planes), list(kinds))
     return sizes
 
 
@@ -102,7 +101,8 @@ def _one(codecs, images: torch.Tensor, size: int, rng: np.random.Generator, with
     tints = [_choice({kind: 1 for kind in TINTS}, rng, without) for _ in range(_choice(TINTED, rng))]
     for kind in tints:
         edited = change_colours((edited[0] + 1) / 2, kind, rng).clamp(0, 1)[None] * 2 - 1
-    return photo, edited, torch.where(mask > 0, meant, photo), mask, (name, content, "+".join(tints))
+    pictures = photo, edited, torch.where(mask > 0, meant, photo)
+    return *(_stored(picture) for picture in pictures), mask.byte(), (name, content, "+".join(tints))
 
 
 def draw_mask(kind: str, size: int, rng: np.random.Generator) -> torch.Tensor:

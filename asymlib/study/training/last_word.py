@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from asymlib.files import save_pretrained
 from asymlib.masks import dilate
 from asymlib.models.first_stage import load_first_stage, pretrained
-from asymlib.models.last_word import Carried, LastWord, calibrate
+from asymlib.models.last_word import Carried, LastWord, calibrate, carried, distances
 from asymlib.pixels import to_tensor
 from asymlib.study import edits as contents
 from asymlib.study.dataset import artefacts
@@ -108,7 +109,8 @@ def read_edits(
     """
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     code = code_hash(*(Path(module.__file__) for module in (artefacts, contents)))
-    identity = json.dumps([seed, without, sorted(counts.items()), list(codecs), digest, code])
+    borrowed = [inspect.getsource(function) for function in (carried, distances)]
+    identity = json.dumps([seed, without, sorted(counts.items()), list(codecs), digest, code, borrowed])
     if path.is_file():
         tensors, kept = load_tensors(path)
         if kept["identity"] == identity:
