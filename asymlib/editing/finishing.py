@@ -27,7 +27,8 @@ def finish(
     strength: float = 1.0,
     model: LastWord | None = None,
 ) -> Image.Image | torch.Tensor:
-    """The photo with the edit in its hole: known pixels untouched, the seam hidden, the edit not undone.
+    """The photo with the edit in its hole: known pixels untouched, colours met as far as the
+    known pixels show how they changed, the edit not undone.
 
     Args:
         photo: A picture as `read_photo` takes it, or (N, 3, H, W) in [-1, 1]. Its pixels in the hole are not read.

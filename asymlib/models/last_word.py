@@ -1,5 +1,5 @@
 """The last word on an edit: a photo, any edit of it and a mask become the photo with the edit in its hole, every known
-pixel kept, without a seam, and the edit not undone.
+pixel kept, colours met at the rim as far as the known pixels show how they changed, and the edit not undone.
 
 Three steps. *Calibration* fits the change of colours between edited and photo on the known pixels and undoes it in the
 hole, at any size and any distance. The step that is left at the rim is *carried* inwards, as far as the evidence says.
