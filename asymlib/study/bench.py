@@ -6,8 +6,6 @@ Full-size decoders of Stable Diffusion's make with random weights: what they cos
 ratios are written, since another machine is faster or slower at all of it; beside them what was counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform
@@ -19,11 +17,11 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
+from onnxruntime import InferenceSession, SessionOptions
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
@@ -35,9 +33,6 @@ from asymlib.models.export import export_onnx
 from asymlib.models.holes import decode_hole
 from asymlib.models.shipped import load
 from asymlib.study.evaluation.cost import peak_memory
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 FINISHED = 0.25  # the hole of what comes after a decoder
@@ -73,11 +68,9 @@ def all_decoders() -> dict[str, torch.nn.Module]:
 
 
 def onnx_session(vqgan: AsymmetricVQGAN) -> InferenceSession | None:
-    """A decoder as onnxruntime has it on the CPU, with as many threads as torch; None where it is not installed."""
-    if not (find_spec("onnxruntime") and find_spec("onnxscript")):
+    """A decoder as onnxruntime has it on the CPU, with as many threads as torch; None without the extra `onnx`."""
+    if not find_spec("onnxscript"):
         return None
-    from onnxruntime import InferenceSession, SessionOptions
-
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the next run has the cores to itself
