@@ -67,12 +67,16 @@ def compare_tables(path: Path, recomputed: pd.DataFrame, only_shared: bool = Fal
             yield presence(path.name, cell, here, there)
 
 
+GONE = ("geometric_mean",)  # of the settings of a training
+
+
 def as_now(record: dict) -> dict:
-    """A record of the time when the machine decided which perceptual loss is `available`, as it would be now."""
-    settings = record.get("settings", {})
-    if settings.get("perceptual") != "available":
-        return record
-    return record | {"settings": settings | {"perceptual": record.get("perceptual_loss")}}
+    """A record as it would be now: of the time when the machine decided which perceptual loss is `available`, or with
+    GONE options, which were off."""
+    settings = {key: value for key, value in record.get("settings", {}).items() if value or key not in GONE}
+    if settings.get("perceptual") == "available":
+        settings["perceptual"] = record.get("perceptual_loss")
+    return record | ({"settings": settings} if "settings" in record else {})
 
 
 def compare_records(file: str, committed: dict, recomputed: dict, prefix: str = "") -> Iterator[Cell]:

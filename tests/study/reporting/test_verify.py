@@ -12,6 +12,7 @@ from asymlib.study.params import load_ablations, load_params
 from asymlib.study.reporting import verify
 from asymlib.study.reporting.comparison import (
     Cell,
+    as_now,
     compare_records,
     compare_results,
     compare_short_runs,
@@ -418,3 +419,10 @@ def test_a_run_that_fails_or_has_nothing_to_be_compared_with_is_one_sentence(com
         list(verify.verify_all(commands.root, load_params("smoke")))
     with pytest.raises(FileNotFoundError, match="default/tables are missing"):
         list(verify.verify_all(commands.root, load_params("default")))
+
+
+def test_an_option_that_is_gone_and_was_off_is_no_difference():
+    now = {"settings": {"steps": 1}}
+    assert as_now({"settings": {"steps": 1, "geometric_mean": False}}) == as_now(now) == now
+    assert as_now({"settings": {"geometric_mean": True}}) != as_now({"settings": {}})
+    assert as_now({"seed": 0}) == {"seed": 0}
