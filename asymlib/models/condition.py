@@ -129,14 +129,16 @@ class ConditionBranch(nn.Module):
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         """(N, 3, H, W) and (N, 1, H, W) -> features at /1, /1, /2, /4 and /8, in that order."""
-        h = (1 - mask) * image
-        if self.condition.mask_input:
-            h = torch.cat([h, mask], dim=1)
-        features = []
+        h, features = self.seen(image, mask), []
         for layer in self.layers:
             features.append(layer(h))
             h = torch.relu(features[-1])
         return features
+
+    def seen(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What its first layer is given: the picture with 0 in the hole and, with `mask_input`, the mask."""
+        known = (1 - mask) * image
+        return torch.cat([known, mask], dim=1) if self.condition.mask_input else known
 
     def finish(self, image_hat: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What is done to the decoded image (N, 3, H, W); officially nothing."""

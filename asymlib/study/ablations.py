@@ -1,13 +1,16 @@
-"""Short runs of many decoders, several seeds each, for the questions of notebooks 08 and 09: `make ablations`.
+"""Runs of many decoders, several seeds each, for notebooks 08 and 09: `make ablations` and `make long_runs`.
 
-A run is a row of `ablations` in params.yaml and a seed. It starts from the trained vanilla decoder, trains with what
-the row changes, and is measured on some photographs of the profile's `evaluation.split`. As many runs go side by side
-as the profile has threads; what a killed call has finished is kept, and a changed row reruns itself alone.
+A run is a row of a section of params.yaml, `ablations` or `long_runs`, and a seed. It starts from the trained vanilla
+decoder, trains with what the row changes, and is measured on some photographs of the profile's `evaluation.split`. As
+many runs go side by side as the profile has threads; what a killed call has finished is kept, and a changed row reruns
+itself alone.
 """
 
+import argparse
 import json
 import os
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -32,7 +35,7 @@ from asymlib.study.reporting.tables import read_rows, write_rows
 from asymlib.study.sources import SHORT
 from asymlib.study.training import run
 from asymlib.study.training.inpainter import make_edits
-from asymlib.training.checkpoints import load_tensors, save_tensors
+from asymlib.training.checkpoints import forget, load_tensors, save_tensors
 from asymlib.training.decoder import train_decoder
 from asymlib.training.latents import Crops
 
@@ -66,7 +69,10 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
         BrokenProcessPool: The system has killed a run, mostly for want of memory.
     """
     if not (params.checkpoints / "inpainter").is_dir():
-        raise FileNotFoundError(f"checkpoint {params.checkpoints / 'inpainter'} is missing; `make ablations` makes it")
+        raise FileNotFoundError(
+            f"checkpoint {params.checkpoints / 'inpainter'} is missing; `make {ablations.name}` makes it"
+        )
+    home = params.checkpoints.parent / ablations.name
     if any(row.training.get("inpainted_share") for row in ablations.rows.values()):
         _provide_edits(params)
     runs = {}  # folder -> what its record has to say
@@ -77,20 +83,20 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
             "every": ablations.every,
             "sampling_steps": params.inpainter.sampling_steps,
         }
-        runs |= {_home(params, name, seed): record | {"seed": seed} for seed in row.seeds or ablations.seeds}
+        runs |= {home / f"{name}_{seed}": record | {"seed": seed} for seed in row.seeds or ablations.seeds}
     pending = {folder: record for folder, record in runs.items() if not _is_done(record, folder)}
     if pending:
         first_stage = load_first_stage(params.checkpoints / "first_stage")
         inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
-        pairs = thin(read_pairs(params, "ablations"), ablations.every)
+        pairs = thin(read_pairs(params, ablations.name), ablations.every)
         tasks = make_tasks(first_stage, inpainter, pairs, params.inpainter.sampling_steps, params.seed)
         for source, task in tasks.items():
             there = {name: tensor for name, tensor in task._asdict().items() if tensor is not None}
-            save_tensors(_home(params) / f"{source}.safetensors", there)
+            save_tensors(home / f"{source}.safetensors", there)
         vanilla = plain(first_stage)
         rows = evaluate({"vanilla": vanilla}, vanilla, tasks, pairs, params.evaluation.batch, params.seed, pastes={})
         rows = pd.concat([rows.assign(seed=seed) for seed in ablations.seeds])  # needs no training, hence no seed
-        write_rows(rows[rows["metric"].isin(METRICS)], _home(params, "vanilla") / "rows.csv")
+        write_rows(rows[rows["metric"].isin(METRICS)], home / "vanilla" / "rows.csv")
     with ProcessPoolExecutor(params.threads, get_context("spawn"), _be_quiet) as pool:
         started = [pool.submit(one_run, params, ablations, record, folder) for folder, record in pending.items()]
         try:
@@ -99,7 +105,7 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else a mistake is told when all other runs have ended
             raise
-    folders = [_home(params, "vanilla"), *runs]
+    folders = [home / "vanilla", *runs]
     write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
     write_json({f.name: json.loads((f / "record.json").read_text()) for f in runs}, results / "provenance.json")
 
@@ -111,7 +117,7 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
         params: As they were when the record was taken, see `run_ablations`.
         ablations: Likewise.
         record: What it can be traced to; it names row and seed.
-        folder: Gets rows.csv and, at last, record.json.
+        folder: Gets rows.csv and, at last, record.json, with the curve and the seconds that it took.
     """
     torch.set_num_threads(1)
     name, seed = record["decoder"], record["seed"]
@@ -124,13 +130,19 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
     record["start_error"] = float(change.square().mean() / 4)  # of pixels in [0, 1], without a mask
     record["perceptual_loss"] = params.training[name].perceptual
     source, settings = run.read_source(params, name, vqgan), params.training[name]
-    inherits = bool(params.decoder(name).inherit)
-    train_decoder(vqgan, source, settings, validation, seed, inherits)
+    inherits, start = bool(params.decoder(name).inherit), time.perf_counter()
+    run.fit(params, name, vqgan, source)
+    fitted = time.perf_counter()
+    record["curve"] = train_decoder(
+        vqgan, source, settings, validation, seed, inherits, resume_path=folder / "resume.pt"
+    )
+    record["seconds"] = {"fitting": fitted - start, "training": time.perf_counter() - fitted}
     # `run_ablations` has noted that they are read
     pairs = thin(load_pairs(params.data / "images", params.data / "masks", params.evaluation.split), ablations.every)
-    rows = _measured(vqgan, plain(first_stage), pairs, _home(params), params.evaluation.batch, seed)
+    rows = _measured(vqgan, plain(first_stage), pairs, folder.parent, params.evaluation.batch, seed)
     write_rows(rows.assign(variant=name), folder / "rows.csv")
     write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
+    forget(folder / "resume.pt")
 
 
 def _provide_edits(params: Profile) -> None:
@@ -144,10 +156,6 @@ def _provide_edits(params: Profile) -> None:
     crops = Crops(**load_tensors(latents)[0])
     edits = make_edits(first_stage, inpainter, crops, settings.edits, settings.sampling_steps, params.seed)
     save_tensors(path, edits._asdict(), {"made_of": made_of})
-
-
-def _home(params: Profile, *job: str | int) -> Path:
-    return params.checkpoints.parent / "ablations" / "_".join(map(str, job))
 
 
 def _is_done(record: dict, folder: Path) -> bool:
@@ -171,8 +179,13 @@ def _measured(vqgan, vanilla: Decode, pairs: Pairs, home: Path, batch: int, seed
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m asymlib.study.ablations", description=__doc__.splitlines()[0])
+    parser.add_argument("section", nargs="?", default="ablations", choices=["ablations", "long_runs"])
+    parser.add_argument("--out", type=Path, help="where to write; results/SECTION if not given")
+    arguments = parser.parse_args()
     try:
-        run_ablations(*load_ablations(), project_root() / "results" / "ablations")
+        out = arguments.out or project_root() / "results" / arguments.section
+        run_ablations(*load_ablations(section=arguments.section), out)
     except BrokenProcessPool:
         sys.exit("error: threads: got a run that the system has killed, expected memory for as many runs side by side")
     except (OSError, ImportError, ValueError) as error:

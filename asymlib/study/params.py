@@ -29,7 +29,7 @@ HubOrFolder = Annotated[str, AfterValidator(lambda name: str(user_path(name)) if
 
 
 Scale = Literal["base", "large_1.5x", "large_2x"] | tuple[float, float]  # a name of `SCALES`, or width and depth
-Inherit = bool | Literal["widen"]
+Inherit = bool | Literal["widen", "fitted"]
 
 
 class DecoderRow(Section):
@@ -230,10 +230,11 @@ class AblationRow(DecoderRow):
 
 
 class Ablations(Section):
-    """Short runs of `asymlib.study.ablations`; `profile` has the first stage, latents and pictures, of which every so
-    many of each scene are measured, and `training` is what differs from its training of the decoder of the row's name,
-    or of base."""
+    """A section of runs of `asymlib.study.ablations`; `profile` has the first stage, latents and pictures, of which
+    every so many of each scene are measured, and `training` is what differs from its training of the decoder of the
+    row's name, or of base."""
 
+    name: str
     profile: str
     every: int = Field(ge=1)
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -325,8 +326,12 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     return params
 
 
-def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
-    """Read the `ablations` section of params.yaml.
+def load_ablations(path: Path | None = None, section: str = "ablations") -> tuple[Ablations, Profile]:
+    """Read a section of runs in params.yaml.
+
+    Args:
+        path: The file; the project's own by default.
+        section: `ablations`, short ones, or `long_runs`.
 
     Returns:
         The section, and its profile, whose `decoders` and `training` are those of the ablations' rows.
@@ -336,21 +341,19 @@ def load_ablations(path: Path | None = None) -> tuple[Ablations, Profile]:
     """
     path = path or project_root() / "params.yaml"
     try:
-        ablations = Ablations(**_read(path, "ablations")["ablations"])
+        ablations = Ablations(name=section, **_read(path, section)[section])
         profile = load_params(ablations.profile, path)
         of_profile = {name: asdict(settings) for name, settings in profile.training.items()}
         if "base" not in of_profile:
             came = ", ".join(of_profile) or "none"
-            raise ValueError(
-                f"params.yaml, profile {profile.name}, training: got {came}, expected base for the short runs"
-            )
+            raise ValueError(f"params.yaml, profile {profile.name}, training: got {came}, expected base for the runs")
         typed = TypeAdapter(TrainingSettings)
         training = {
             name: typed.validate_python(of_profile.get(name, of_profile["base"]) | ablations.training | row.training)
             for name, row in ablations.rows.items()
         }
     except ValidationError as error:
-        raise ValueError(f"params.yaml, ablations, {first_mistake(error)}") from None
+        raise ValueError(f"params.yaml, {section}, {first_mistake(error)}") from None
     return ablations, profile.model_copy(update={"decoders": ablations.rows, "training": training})
 
 

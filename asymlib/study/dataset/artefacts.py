@@ -52,13 +52,19 @@ class Artefacts(NamedTuple):
     mask: torch.Tensor
     kinds: list[tuple[str, str, str]]
 
+    def without(self, kind: str) -> "Artefacts":
+        """Those that have no codec, content or change of colours of that name."""
+        left = [
+            i for i, (codec, content, tints) in enumerate(self.kinds) if kind not in (codec, content, *tints.split("+"))
+        ]
+        return Artefacts(*(plane[left] for plane in self[:4]), [self.kinds[i] for i in left])
+
 
 def simulate(
     codecs: dict[str, Codec],
     images: torch.Tensor,
     counts: dict[int, int],
     seed: int,
-    without: str | None = None,
 ) -> dict[int, Artefacts]:
     """Simulated edits, size in pixels -> edits.
 
@@ -67,12 +73,11 @@ def simulate(
         images: (N, 3, S, S) uint8, photographs.
         counts: Size -> how many.
         seed: Seed of all choices; one edit does not depend on how many there are.
-        without: A codec's name, one of CONTENTS or of TINTS that is left out, to see whether it is missed.
     """
     sizes = {}
     for size, count in counts.items():
         edits = [
-            _one(codecs, images, size, np.random.default_rng([seed, 50, size, i]), without)
+            _one(codecs, images, size, np.random.default_rng([seed, 50, size, i]))
             for i in tqdm(range(count), desc=f"edits of {size} px", mininterval=5)
         ]
         *planes, kinds = zip(*edits, strict=True)
@@ -81,12 +86,12 @@ def simulate(
 
 
 @torch.no_grad()
-def _one(codecs, images: torch.Tensor, size: int, rng: np.random.Generator, without: str | None) -> tuple:
+def _one(codecs, images: torch.Tensor, size: int, rng: np.random.Generator) -> tuple:
     photo, other = (_picture(images, size, rng) for _ in range(2))
     mask = draw_mask(_choice({kind: 1 for kind in MASKS}, rng), size, rng)
     contents = {name: share for name, share in CONTENTS.items() if name != "removed" or size <= SLOWEST}
-    content = _choice(contents, rng, without)
-    name = _choice({codec: 1 for codec in codecs}, rng, without)
+    content = _choice(contents, rng)
+    name = _choice({codec: 1 for codec in codecs}, rng)
     codec, region = codecs[name], _edge(mask, rng)
     if content == "swapped" and codec.unit and rng.random() < 0.5:  # as cells are exchanged, not pixels
         meant, region = torch.where(mask > 0, other, photo), mask
@@ -98,7 +103,7 @@ def _one(codecs, images: torch.Tensor, size: int, rng: np.random.Generator, with
     if codec.unit and (content == "continued" or rng.random() < DRIFTING):
         latent = latent + codec.unit * _drift(latent, mask, rng)
     edited = codec.decode(latent).clamp(-1, 1)
-    tints = [_choice({kind: 1 for kind in TINTS}, rng, without) for _ in range(_choice(TINTED, rng))]
+    tints = [_choice({kind: 1 for kind in TINTS}, rng) for _ in range(_choice(TINTED, rng))]
     for kind in tints:
         edited = change_colours((edited[0] + 1) / 2, kind, rng).clamp(0, 1)[None] * 2 - 1
     pictures = photo, edited, torch.where(mask > 0, meant, photo)
@@ -245,10 +250,9 @@ def _fine(picture: torch.Tensor) -> torch.Tensor:
     return interpolate(picture, size, mode="bicubic")
 
 
-def _choice(shares: dict, rng: np.random.Generator, without: str | None = None):
-    left = {name: share for name, share in shares.items() if name != without}
-    total = sum(left.values())
-    return list(left)[int(rng.choice(len(left), p=[share / total for share in left.values()]))]
+def _choice(shares: dict, rng: np.random.Generator):
+    total = sum(shares.values())
+    return list(shares)[int(rng.choice(len(shares), p=[share / total for share in shares.values()]))]
 
 
 def _stored(picture: torch.Tensor) -> torch.Tensor:

@@ -100,7 +100,7 @@ def _crop(images: torch.Tensor, size: int, rng: np.random.Generator) -> torch.Te
 
 
 def read_edits(
-    codecs: dict[str, Codec], images: torch.Tensor, counts: dict[int, int], seed: int, without: str | None, path: Path
+    codecs: dict[str, Codec], images: torch.Tensor, counts: dict[int, int], seed: int, path: Path
 ) -> dict[int, Artefacts]:
     """`simulate`, kept in a file: it takes as long as a training, which may be killed, or want another seed.
 
@@ -108,18 +108,31 @@ def read_edits(
     """
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     code = code_hash(*(Path(module.__file__) for module in (artefacts, contents)))
-    identity = json.dumps([seed, without, sorted(counts.items()), list(codecs), digest, code])
+    identity = json.dumps([seed, sorted(counts.items()), list(codecs), digest, code])
     if path.is_file():
         tensors, kept = load_tensors(path)
         if kept["identity"] == identity:
             kinds = {int(size): [tuple(kind) for kind in of] for size, of in json.loads(kept["kinds"]).items()}
             planes = {size: [tensors[f"{size}_{plane}"] for plane in Artefacts._fields[:4]] for size in kinds}
             return {size: Artefacts(*planes[size], kinds[size]) for size in kinds}
-    made = simulate(codecs, images, counts, seed, without)
+    made = simulate(codecs, images, counts, seed)
     tensors = {f"{size}_{plane}": getattr(of, plane) for size, of in made.items() for plane in Artefacts._fields[:4]}
     kinds = json.dumps({size: of.kinds for size, of in made.items()})
     save_tensors(path, tensors, {"identity": identity, "kinds": kinds})
     return made
+
+
+def leave_out(edits: dict[int, Artefacts], kind: str) -> dict[int, Artefacts]:
+    """The edits that have no codec, content or colour change of that name, to see whether it is missed.
+
+    Raises:
+        ValueError: None has one.
+    """
+    left = {size: of.without(kind) for size, of in edits.items()}
+    if all(len(left[size].kinds) == len(of.kinds) for size, of in edits.items()):
+        named = {part for of in edits.values() for kinds in of.kinds for part in "+".join(kinds).split("+") if part}
+        raise ValueError(f"without is one of {', '.join(sorted(named))}, got {kind!r}")
+    return left
 
 
 def train_last_word(
@@ -253,8 +266,10 @@ def run(params: Profile, seed: int, without: str | None = None, out: Path | None
     images, _ = load_images(params.data / "images", "train")
     record = provenance(settings=settings.model_dump(), seed=seed, without=without)
     codecs = read_codecs(params, images)
-    kept = params.resume_path(f"edits_{without or 'all'}").with_suffix(".safetensors")
-    edits = read_edits(codecs, images, settings.edits, params.seed, without, kept)
+    kept = params.resume_path("edits").with_suffix(".safetensors")
+    edits = read_edits(codecs, images, settings.edits, params.seed, kept)
+    if without:
+        edits = leave_out(edits, without)
     model = LastWord(settings.width, seed=seed)
     curve = train_last_word(model, edits, settings, seed, home, params.resume_path(home.name))
     write_table(pd.DataFrame(curve), results / "curve.csv")

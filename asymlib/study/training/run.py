@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from diffusers import AutoencoderKL, VQModel
 
 from asymlib.files import content_hash
@@ -21,8 +22,9 @@ from asymlib.study.params import Profile
 from asymlib.study.provenance import provenance
 from asymlib.study.training.first_stage import provide_first_stage
 from asymlib.training.checkpoints import load_tensors
-from asymlib.training.decoder import Validation, decode_macs, train_decoder
+from asymlib.training.decoder import Validation, batches, decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
+from asymlib.training.fitting import FittingSettings, fit_known_pixels, fitting_macs
 from asymlib.training.latents import Crops, Edits
 
 if TYPE_CHECKING:
@@ -115,6 +117,24 @@ def read_source(
     )
 
 
+def fit(
+    params: Profile,
+    name: str,
+    vqgan: AsymmetricVQGAN,
+    source: Crops | ImageStream,
+    accelerator: Accelerator | None = None,
+) -> None:
+    """Fit the known pixels of a decoder whose row says `inherit: fitted`, in place; others stay as they are."""
+    if params.decoder(name).inherit != "fitted":
+        return
+    if accelerator is not None:
+        vqgan.to(accelerator.device)
+    drawn = batches(source, params.training[name], params.seed, 0) if isinstance(source, Crops) else source(0)
+    fit_known_pixels(vqgan, drawn, FittingSettings(), params.seed)
+    for parameter in vqgan.decoder.parameters():  # of a stream every process has seen other pictures
+        broadcast(parameter.data)
+
+
 def train(
     params: Profile,
     name: str,
@@ -124,7 +144,7 @@ def train(
     record: dict,
     accelerator: Accelerator | None = None,
 ) -> list[dict]:
-    """Train a decoder of a profile in place, from where it was killed if it was, and save it.
+    """Train a decoder of a profile in place, from where it was killed if it was, and save it; `fit` comes first.
 
     Args:
         params: The profile.
@@ -138,6 +158,7 @@ def train(
     Returns:
         The curve, see `train_decoder`.
     """
+    fit(params, name, vqgan, source, accelerator)
     return train_decoder(
         vqgan,
         source,
@@ -160,11 +181,13 @@ def what_it_cost(params: Profile, name: str, vqgan: AsymmetricVQGAN) -> dict:
     settings, size = params.training[name], params.images.test_size
     macs = decode_macs(vqgan, size)
     side = params.stream.size if params.stream else params.latents.crop
-    pixels = settings.steps * settings.batch * side**2
+    trained = 3 * macs * settings.steps * settings.batch * side**2 / size**2
+    if params.decoder(name).inherit == "fitted":
+        trained += fitting_macs(vqgan, FittingSettings(), side, round(macs * side**2 / size**2))
     return {
         "steps": settings.steps,
         "decoder_parameters": sum(p.numel() for p in vqgan.decoder.parameters()),
         "decode_gmac": macs / 1e9,
         "decode_size": size,
-        "training_tmac": 3 * macs * pixels / size**2 / 1e12,
+        "training_tmac": trained / 1e12,
     }

@@ -30,12 +30,12 @@ def settings():
 
 def test_simulated_edits_are_kept_and_made_anew_where_they_are_of_others(images, first_stage, tmp_path):
     codecs, path = fixed_codecs({"first_stage": first_stage}, images), tmp_path / "edits.safetensors"
-    made = read_edits(codecs, images, {64: 2}, 0, None, path)
+    made = read_edits(codecs, images, {64: 2}, 0, path)
     written = path.stat().st_mtime_ns
-    again = read_edits(codecs, images, {64: 2}, 0, None, path)
+    again = read_edits(codecs, images, {64: 2}, 0, path)
     assert path.stat().st_mtime_ns == written and again[64].kinds == made[64].kinds
     assert all(torch.equal(a, b) for a, b in zip(again[64][:4], made[64][:4], strict=True))
-    assert len(read_edits(codecs, images, {64: 3}, 0, None, path)[64].photo) == 3
+    assert len(read_edits(codecs, images, {64: 3}, 0, path)[64].photo) == 3
 
 
 def test_training_beats_the_better_of_two_pastes(edits, settings):
