@@ -9,6 +9,7 @@
 # make stages  write the code that each stage runs into dvc.yaml
 # make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
+# make long_runs  longer ones on the photographs, in .profiles/photos: known pixels fitted first, heavier decoders; two hours
 # make bench   time decoders, windows around the hole and finishers beside each other, into results/bench.csv
 # make verify  compute the committed results again: LEVEL=tables (a minute), metrics (stored pictures), all (retrains)
 # make readme  rewrite the numbers of README and docs from results/, and the data plan from params.yaml
@@ -26,7 +27,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 120}, document-start: 
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test browser nbval lab lint format stages wheel verify ablations readme tour bench
+.PHONY: repro test browser nbval lab lint format stages wheel verify ablations long_runs readme tour bench
 
 repro: $(STAMP)
 	python -m asymlib.study.profiles $(PROFILE) $(STAGE)
@@ -73,6 +74,11 @@ ablations: $(STAMP)
 	python -m asymlib.study.profiles default inpainter
 	python -m asymlib.study.ablations
 	dvc commit --force ablations
+
+long_runs: $(STAMP)
+	python -m asymlib.study.profiles photos inpainter
+	cd .profiles/photos && ASYMLIB_COMMIT=$$(git -C $(CURDIR) rev-parse --short HEAD) \
+		python -m asymlib.study.ablations long_runs --out $(CURDIR)/results/long_runs
 
 readme: $(STAMP)
 	python -m asymlib.study.reporting.report

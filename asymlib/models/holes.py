@@ -27,6 +27,7 @@ THUMBNAIL = 16  # cells on the longer side of the small copy
 WHOLE = 128  # cells a side up to which the lowest level sees the whole picture; beyond, tiles of it
 TILE = 512  # pixels a side that are decoded at a time
 MANY = 16  # windows, above which some are put together at once
+WORTH = 0.85  # of the whole decode's multiply-accumulates: windows that cost more save no time (measured, `make bench`)
 LEAST = 0.25  # of a window's own variance: what is left of it at least
 
 Finisher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -208,8 +209,8 @@ def _normalise(steps: Sequence[Step]) -> bool:
 
 
 def _windows(steps: Sequence[Step], mask: torch.Tensor, cells: tuple[int, int], size: tuple[int, int]) -> list[Box]:
-    """Boxes of pixels around the parts of a hole, put together where that costs less; all of the picture where nothing
-    is saved."""
+    """Boxes of pixels around the parts of a hole, put together where that costs less; all of the picture where that
+    saves little."""
     from scipy.ndimage import find_objects, label  # here, since who decodes everything looks for no holes
 
     ring = -(-RING * cells[0] // size[0])
@@ -220,9 +221,9 @@ def _windows(steps: Sequence[Step], mask: torch.Tensor, cells: tuple[int, int], 
         boxes = [boxes[0].together(boxes[1]), *boxes[2:]]
     boxes = _put_together(steps, boxes, size)
     everything = Box(0, size[0], 0, size[1])
-    least = _cost(steps, everything, size)
-    copy = least * min(1, THUMBNAIL / max(cells)) ** 2 if _normalise(steps) else 0
-    return [everything] if sum(_cost(steps, box, size) for box in boxes) + copy >= least else boxes
+    whole = _cost(steps, everything, size)
+    copy = whole * min(1, THUMBNAIL / max(cells)) ** 2 if _normalise(steps) else 0
+    return [everything] if sum(_cost(steps, box, size) for box in boxes) + copy > WORTH * whole else boxes
 
 
 def _put_together(steps: Sequence[Step], boxes: list[Box], size: tuple[int, int]) -> list[Box]:

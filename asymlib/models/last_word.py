@@ -291,14 +291,16 @@ class LastWord(ModelMixin, ConfigMixin):
         return (1 - seen.known) * near * (2 * seen.size * torch.tanh(lost) + more * seen.left)
 
     def _in_tiles(self, whole: Carried, film: torch.Tensor) -> torch.Tensor:
-        """`give_back` tile by tile, with what a tile's edge sees of its neighbours; 0 in tiles far from the rim."""
+        """`give_back` tile by tile, of each what is near a rim, with what that sees around it; 0 elsewhere."""
         size, reach = whole.known.shape[-2:], sum(self.config.dilations) + 1
         added = torch.zeros_like(whole.edited)
+        wanted = ((whole.inside > 0) & (whole.inside < 8 * self.NEAR)).any(0)[0]
         for corner in product(*(range(0, extent, self.TILE) for extent in size)):
-            inner = [slice(start, min(start + self.TILE, extent)) for start, extent in zip(corner, size, strict=True)]
-            depth = whole.inside[..., inner[0], inner[1]]
-            if not ((depth > 0) & (depth < 8 * self.NEAR)).any():
+            tile = wanted[tuple(slice(start, start + self.TILE) for start in corner)]
+            if not tile.any():
                 continue
+            sides = [tile.any(1 - axis).nonzero() + start for axis, start in enumerate(corner)]
+            inner = [slice(int(side[0]), int(side[-1]) + 1) for side in sides]
             outer = [slice(max(0, s.start - reach), min(e, s.stop + reach)) for s, e in zip(inner, size, strict=True)]
             part = self.give_back(Carried(*(plane[..., outer[0], outer[1]] for plane in whole)), film)
             rows, columns = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))

@@ -187,7 +187,5 @@ def test_a_profile_that_names_itself_and_short_runs_without_a_base_are_refused_i
         content["ablations"]["profile"] = "smoke"
         content["profiles"]["smoke"]["training"]["steps"].pop("base")
 
-    with pytest.raises(
-        ValueError, match="^params.yaml, profile smoke, training: got .*, expected base for the runs"
-    ):
+    with pytest.raises(ValueError, match="^params.yaml, profile smoke, training: got .*, expected base for the runs"):
         load_ablations(changed(tmp_path, without_base))

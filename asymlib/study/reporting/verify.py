@@ -123,7 +123,7 @@ def verify_provenance(results: Path, params: Profile) -> Iterator[Cell]:
 
 
 def verify_short_runs(results: Path, ablations: Ablations, params: Profile) -> Iterator[Cell]:
-    """`verify_provenance` for the short runs.
+    """`verify_provenance` for the runs of `study.ablations`.
 
     Args:
         results: Their folder.
@@ -135,12 +135,12 @@ def verify_short_runs(results: Path, ablations: Ablations, params: Profile) -> I
     """
     path = results / "provenance.json"
     if not path.is_file():
-        raise FileNotFoundError(f"record {path} is missing; expected JSON, `make ablations` makes it")
+        raise FileNotFoundError(f"record {path} is missing; expected JSON, `make {ablations.name}` makes it")
     records = read_json(path)
     runs = {f"{name}_{s}": (name, s) for name, row in ablations.rows.items() for s in row.seeds or ablations.seeds}
     measured = {"split": params.evaluation.split, "every": ablations.every}
     measured["sampling_steps"] = params.inpainter.sampling_steps
-    file = "ablations/provenance.json"
+    file = f"{ablations.name}/provenance.json"
     for run in dict.fromkeys([*records, *runs]):
         if run in records and run in runs:
             yield from _check_record(file, records[run], present_record(params, *runs[run]) | measured, f"{run} ")
@@ -204,6 +204,7 @@ def main() -> None:
                 verify_tables(results),
                 verify_provenance(results, params),
                 verify_short_runs(root / "results" / "ablations", *load_ablations()),
+                verify_short_runs(root / "results" / "long_runs", *load_ablations(section="long_runs")),
             ),
             "metrics": lambda: verify_metrics(results),
             "all": lambda: verify_all(root, params),

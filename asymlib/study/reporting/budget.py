@@ -1,0 +1,54 @@
+"""What a long run has reached at which budget: multiply-accumulates and time, its fit of known pixels included."""
+
+import pandas as pd
+
+
+def curve_over_compute(record: dict, official: dict) -> pd.DataFrame:
+    """A run's curve with the budget spent until each of its points.
+
+    Args:
+        record: Of the run, from `study.ablations`.
+        official: Of a run without a fit, of the same batches; it says what a multiply-accumulate of a step is worth.
+
+    Returns:
+        Rows of {step, tmac, seconds, pre_error, hole_psnr, loss}: 10^12 multiply-accumulates and seconds of one thread.
+    """
+    curve, worth = (
+        pd.DataFrame(record["curve"]),
+        official["training_tmac"] / (official["steps"] * official["decode_gmac"]),
+    )
+    of_steps = worth * record["decode_gmac"] * curve["step"]
+    fitting = record["training_tmac"] - of_steps.iloc[-1]
+    of_time = record["seconds"]["training"] * curve["step"] / record["steps"]
+    return curve.assign(tmac=fitting + of_steps, seconds=record["seconds"]["fitting"] + of_time)
+
+
+def until_reached(records: dict[str, dict], ours: str, official: str) -> pd.DataFrame:
+    """From where on `ours` keeps known pixels as well as `official` does at its end, seed by seed.
+
+    Args:
+        records: NAME_SEED -> record, from `study.ablations`.
+        ours: Name of a row with the seeds of the other.
+        official: Name of the row that it is compared with.
+
+    Returns:
+        Rows of {seed, pre_error (official's last), step, compute, time: shares of the official run's, hole_psnr there,
+        official_hole_psnr at as much compute, official_last_hole_psnr}; NaN where it is not reached.
+    """
+    rows = []
+    for name, record in records.items():
+        if name.rpartition("_")[0] != official:
+            continue
+        theirs = curve_over_compute(record, record)
+        own = curve_over_compute(records[f"{ours}_{record['seed']}"], record)
+        last = theirs.iloc[-1]
+        later_worst = own["pre_error"][::-1].cummax()[::-1]  # a curve that dips for a moment has not arrived
+        there = own[later_worst <= last["pre_error"]].head(1)
+        row = {"seed": record["seed"], "pre_error": last["pre_error"], "official_last_hole_psnr": last["hole_psnr"]}
+        for point in there.itertuples():
+            meanwhile = theirs[theirs["tmac"] <= point.tmac].iloc[-1]
+            row |= {"step": point.step, "compute": point.tmac / last["tmac"], "time": point.seconds / last["seconds"]}
+            row |= {"hole_psnr": point.hole_psnr, "official_hole_psnr": meanwhile["hole_psnr"]}
+        rows.append(row)
+    columns = ["seed", "pre_error", "step", "compute", "time", "hole_psnr", "official_hole_psnr"]
+    return pd.DataFrame(rows).reindex(columns=[*columns, "official_last_hole_psnr"])
