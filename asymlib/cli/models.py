@@ -40,6 +40,8 @@ def train(
 ) -> int:
     """Train the paper's base decoder for an autoencoder on photos of your own; a stopped run goes on where it was.
 
+    It begins with a fit of the layers that make known pixels, then follows the paper.
+
     asymlib train photos/ --out my_decoder
 
     asymlib train photos/ --first-stage stable-diffusion-v1-5/stable-diffusion-v1-5 --subfolder vae --out sd_decoder
@@ -47,7 +49,8 @@ def train(
     from asymlib.files import content_hash
     from asymlib.models.construction import asymmetric_vqgan
     from asymlib.models.first_stage import find_first_stage
-    from asymlib.training.decoder import train_decoder
+    from asymlib.training.decoder import batches, train_decoder
+    from asymlib.training.fitting import LR_BRANCH, fit_known_pixels
     from asymlib.training.settings import TrainingSettings
 
     if (out / "config.json").is_file() and not overwrite:
@@ -55,8 +58,10 @@ def train(
     home = out.with_name(out.name + ".first_stage")
     autoencoder = find_first_stage(first_stage, home, revision, subfolder)
     crops, files = _read_crops(photos, autoencoder, crop, seed)
-    vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
-    settings = TrainingSettings(steps=steps, batch=batch)
+    vqgan = asymmetric_vqgan(autoencoder, branch=branch, inherit="fitted" if branch else True, seed=seed)
+    settings = TrainingSettings(steps=steps, batch=batch, lr_branch=LR_BRANCH)
+    if branch:
+        fit_known_pixels(vqgan, batches(crops, settings, seed, 0), seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     curve = train_decoder(
         vqgan,

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from asymlib.files import content_hash
+from asymlib.metrics import curve_point
 from asymlib.models.first_stage import load_first_stage
 from asymlib.study.dataset.images import Pairs, load_pairs
 from asymlib.study.diffusion import load_diffusion
@@ -126,7 +127,9 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
     vqgan = run.build_decoder(params, name, first_stage)
     validation = run.read_validation(params, first_stage)
     with torch.no_grad():
-        change = vqgan.decode(validation.latent) - first_stage.decode(validation.latent).sample
+        by_vanilla = first_stage.decode(validation.latent).sample
+        change = vqgan.decode(validation.latent) - by_vanilla
+    record["vanilla"] = curve_point(validation.image, by_vanilla, validation.mask)
     record["start_error"] = float(change.square().mean() / 4)  # of pixels in [0, 1], without a mask
     record["perceptual_loss"] = params.training[name].perceptual
     source, settings = run.read_source(params, name, vqgan), params.training[name]

@@ -21,6 +21,7 @@ from asymlib.training.schedules import warmup_then_cosine
 
 WINDOW = 64  # pixels a side of what is kept of a picture, so that 1,024 of them take 2 GiB at Stable Diffusion's width
 WARMUP, LR_FLOOR = 20, 0.01
+LR_BRANCH = 2e-3  # of the branch in the training that follows: a quarter of an unfitted one's kept known pixels better
 FULL_MASK_SHARE = 0.1  # enough for the last layers not to forget what the hole needs of them
 
 

@@ -1,9 +1,9 @@
 """Last words of other seeds, or trained without something, on the scenes of notebook 12:
 
-    python -m asymlib.study.evaluation.last_words PROFILE FOLDER...
+    python -m asymlib.study.evaluation.last_words PROFILE FOLDER... --out TABLE
 
-Each FOLDER is one that `asymlib.study.training.last_word --out FOLDER` wrote; its name is the variant's. Writes
-last_words.csv to the tables of the profile, whose stages up to `last_word` have been run.
+Each FOLDER is one that `asymlib.study.training.last_word --out FOLDER` wrote; its name is the variant's. The stages of
+the profile up to `last_word` have been run. The committed table is results/long_runs/last_words.csv.
 """
 
 import argparse
@@ -57,11 +57,12 @@ def main() -> None:
     )
     parser.add_argument("profile")
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True, help="the table to write")
     arguments = parser.parse_args()
     try:
         params = load_params(arguments.profile)
         models = {folder.name: LastWord.from_pretrained(folder).eval() for folder in arguments.folders}
-        write_table(compare_last_words(params, models), params.results / "tables" / "last_words.csv")
+        write_table(compare_last_words(params, models), arguments.out)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
