@@ -58,7 +58,7 @@ WHOLE = "whole"  # the source that is decoded without a mask; its hole is the wh
 
 
 def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
-    """Make every run that is not there yet, then RESULTS/rows.csv and RESULTS/provenance.json.
+    """Make every run that is not there yet, then RESULTS/rows.csv.gz and RESULTS/provenance.json.
 
     Args:
         ablations: The section of params.yaml.
@@ -107,7 +107,7 @@ def run_ablations(ablations: Ablations, params: Profile, results: Path) -> None:
             pool.shutdown(cancel_futures=True)  # else a mistake is told when all other runs have ended
             raise
     folders = [home / "vanilla", *runs]
-    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv")
+    write_rows(pd.concat([read_rows(folder / "rows.csv") for folder in folders]), results / "rows.csv.gz")
     write_json({f.name: json.loads((f / "record.json").read_text()) for f in runs}, results / "provenance.json")
 
 

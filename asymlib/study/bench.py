@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
@@ -27,15 +28,21 @@ from tqdm import tqdm
 
 from asymlib.editing.compositing import PASTES
 from asymlib.files import written
+from asymlib.masks import training_masks
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.export import export_onnx
+from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.holes import decode_hole
 from asymlib.models.shipped import load
 from asymlib.study.evaluation.cost import peak_memory
+from asymlib.training.decoder import decode_macs, train_decoder
+from asymlib.training.distributed import make_accelerator
+from asymlib.training.settings import TrainingSettings
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 FINISHED = 0.25  # the hole of what comes after a decoder
+LARGE = 2048  # pixels a side of the picture whose memory alone is counted
 TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 WIDTHS = (128, 256, 512, 512)
 
@@ -135,10 +142,59 @@ def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["subject", "reference", "hole_share", "metric", "ratio", "low", "high"])
 
 
+def large_memory(plain: AutoencoderKL, device: str, share: float = 0.1) -> pd.DataFrame:
+    """Peak memory of windows around a hole beside the whole decode's, which is counted on the meta device."""
+    image, mask = torch.zeros(1, 3, LARGE, LARGE, device=device), _square(LARGE, share).to(device)
+    latent = torch.zeros(1, 4, LARGE // 8, LARGE // 8, device=device)
+    windows = peak_memory(partial(decode_hole, plain, latent, image, mask))
+    with torch.device("meta"):
+        whole = peak_memory(partial(type(plain).from_config(plain.config).decode, latent.to("meta")))
+    row = {"subject": "decode_hole", "reference": "vanilla", "size_px": LARGE, "hole_share": share, "metric": "memory"}
+    return pd.DataFrame([row | {"ratio": windows / whole}])
+
+
+def training_speed(device: str, steps: int = 10) -> dict[str, float]:
+    """Steps a second of base on the bundled first stage, 8 crops of 48 px; and its multiply-accumulates a second as a
+    share of those of the fastest convolution found, forward and backward."""
+    vqgan, size, batch = asymmetric_vqgan(load_first_stage(pretrained("first_stage"))), 48, 8
+    image, mask = torch.rand(batch, 3, size, size), torch.ones(batch, 1, size, size)
+    batches = repeat((image, torch.randn(batch, 4, size // 8, size // 8), mask, torch.zeros(())))
+    train = partial(
+        train_decoder, vqgan, lambda _: batches, accelerator=make_accelerator(TrainingSettings(), device == "cpu")
+    )
+    times = [_seconds(partial(train, TrainingSettings(steps=n)), device, grad=True) for n in (1, 1 + steps)]
+    a_second = steps / (times[1] - times[0])
+    macs = 3 * batch * decode_macs(vqgan, size) * a_second
+    return {"training_steps_a_second": a_second, "training_share_of_peak": macs / _fastest_convolution(device)}
+
+
+def _fastest_convolution(device: str) -> float:
+    """Multiply-accumulates a second of 3 x 3 convolutions of two widths, forward and backward; the larger."""
+    speeds = []
+    for width, side in ((64, 96), (128, 64)):
+        layer = torch.nn.Conv2d(width, width, 3, padding=1).to(device)
+        h = torch.rand(8, width, side, side, device=device, requires_grad=True)
+        seconds = min(_seconds(partial(_there_and_back, layer, h), device, grad=True) for _ in range(5))
+        speeds.append(3 * 8 * layer.weight.numel() * side**2 / seconds)
+    return max(speeds)
+
+
+def _there_and_back(layer: torch.nn.Module, h: torch.Tensor) -> None:
+    layer(h).sum().backward()
+
+
+def masks_a_second(count: int = 200, size: int = 256) -> float:
+    """Training masks a second, of the official generator's distribution (`masks.training_masks`), one thread."""
+    rng = np.random.default_rng(0)
+    return count / _seconds(lambda: training_masks(count, size, 0.5, rng), "cpu")
+
+
 def machine(device: str) -> dict[str, object]:
-    """What the ratios were measured on."""
+    """What the ratios were measured on, and what is a speed and no ratio."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    speeds = training_speed(device) | {"masks_a_second": masks_a_second()}
+    return facts | {name: round(speed, 3) for name, speed in speeds.items()}
 
 
 def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
@@ -148,6 +204,7 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     session = onnx_session(decoders["base"]) if device == "cpu" else None
     runs = {size: runs_at(decoders, size, device, session) for size in sizes}
     parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
+    parts.append(large_memory(decoders["vanilla"], device))
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)
@@ -168,11 +225,11 @@ def _square(size: int, share: float) -> torch.Tensor:
     return mask
 
 
-def _seconds(run: Callable[[], object], device: str) -> float:
+def _seconds(run: Callable[[], object], device: str, grad: bool = False) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         run()
     if device == "cuda":
         torch.cuda.synchronize()

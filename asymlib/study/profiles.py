@@ -20,7 +20,7 @@ from asymlib.study.project import project_root
 
 COMMITTED = "default"
 PROFILE_LINE = re.compile(r"^profile: *(\S+).*$", re.MULTILINE)  # of params.yaml, which says what `dvc repro` runs
-RUNS = ("results/ablations/", "results/long_runs/")
+RUNS = ("results/ablations/", "results/long_runs/", "results/bench")
 COMMIT_VARIABLE = "ASYMLIB_COMMIT"  # tells a copy, which has no git, which commit it was made of
 
 
@@ -63,7 +63,7 @@ def folder_of(name: str, root: Path) -> Path:
 
 
 def source_files(root: Path) -> list[str]:
-    """The working tree's files but for what git ignores and the results of profiles; those of `RUNS` belong to none."""
+    """The working tree's files but for what git ignores and the results of profiles, to none of which `RUNS` belong."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().strip("\0").split("\0")
     made = {f for f in listed if f.startswith("results/") and not f.startswith(RUNS)} | {"dvc.lock"}

@@ -24,6 +24,7 @@ def tiny_decoders(monkeypatch):
     asymmetric = AsymmetricAutoencoderKL(**types, **both, **layers, **rest)
     decoders = {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
     monkeypatch.setattr(bench, "all_decoders", lambda: decoders)
+    monkeypatch.setattr(bench, "LARGE", 1024)
 
 
 def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_path):
@@ -37,6 +38,9 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
     facts = json.loads((tmp_path / "bench.json").read_text())
     assert facts["rounds"] == 2 and facts["threads"] >= 1
+    assert 0 < facts["training_share_of_peak"] < 1.5 and facts["training_steps_a_second"] > 0 < facts["masks_a_second"]
+    large = table[table["size_px"] == 1024]
+    assert large["metric"].tolist() == ["memory"] and large["ratio"].item() < 0.5
 
 
 def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders, tmp_path):

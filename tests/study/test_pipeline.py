@@ -171,7 +171,7 @@ def test_every_row_of_the_ablations_trains_and_a_changed_one_alone_again(smoke, 
         return {path.parent.name: path.stat().st_mtime_ns for path in made}
 
     first = run()
-    rows, records = pd.read_csv(results / "rows.csv"), yaml.safe_load((results / "provenance.json").read_text())
+    rows, records = pd.read_csv(results / "rows.csv.gz"), yaml.safe_load((results / "provenance.json").read_text())
     assert set(first) == set(records) == {f"{name}_0" for name in ablations["rows"]}
     assert set(rows["variant"]) == {*ablations["rows"], "vanilla"}
     masked = {"own", "swapped", "removed", "recoloured", "inpainted", "blended"}

@@ -111,7 +111,7 @@ def compare_results(committed: Path, recomputed: Path) -> Iterator[Cell]:
 
 def compare_short_runs(committed: Path, recomputed: Path) -> Iterator[Cell]:
     """The rows and the records of the short runs in one folder against those in another."""
-    yield from _compare_files(committed, recomputed, "rows.csv", _two_tables)
+    yield from _compare_files(committed, recomputed, "rows.csv.gz", _two_tables)
     yield from _compare_files(committed, recomputed, "provenance.json", _two_files_of_runs)
 
 

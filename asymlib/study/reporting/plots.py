@@ -210,6 +210,37 @@ def plot_loss(curve: pd.DataFrame, metric: str, label: str) -> Figure:
     return figure
 
 
+def plot_hole_cost(bench: pd.DataFrame) -> Figure:
+    """Time and multiply-accumulates of windows around a hole over its share of the picture, a panel for
+    each size; the whole decode is 1, and diffusers' asymmetric decoder a line.
+
+    Args:
+        bench: The table of `study.bench`.
+    """
+    of_decodes = bench[(bench["reference"] == "vanilla") & bench["metric"].isin(["time", "macs"])]
+    sizes = sorted(of_decodes["size_px"].unique())
+    with matplotlib.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(sizes), figsize=(3.6 * len(sizes), 3), squeeze=False, layout="constrained")
+        for axes, size in zip(panels[0], sizes, strict=True):
+            here = of_decodes[of_decodes["size_px"] == size]
+            holes = here[here["subject"] == "decode_hole"].sort_values("hole_share")
+            times, macs = (holes[holes["metric"] == metric] for metric in ("time", "macs"))
+            off = (times["ratio"] - times["low"], times["high"] - times["ratio"])
+            axes.errorbar(
+                100 * times["hole_share"], times["ratio"], off, color=COLOURS["base"], marker="o", label="time"
+            )
+            axes.plot(100 * macs["hole_share"], macs["ratio"], "--", color=COLOURS["pca"], label="multiply-accumulates")
+            other = here[(here["subject"] == "asymmetric") & (here["metric"] == "time")]["ratio"].item()
+            axes.axhline(other, color="#999999", label="diffusers' asymmetric decoder, time")
+            axes.axhline(1, color="black", linestyle=":", label="vanilla decoder")
+            axes.set(
+                title=f"{size} px", xlabel="hole (% of the picture)", ylabel="of the vanilla decode", ylim=(0, None)
+            )
+        panels[0][-1].legend(frameon=False, fontsize=8)
+        plt.close(figure)
+    return figure
+
+
 def plot_against(
     tables: dict[str, pd.DataFrame], x: str, y: str, x_label: str, y_label: str, curve: tuple[str, Sequence[str]]
 ) -> Figure:

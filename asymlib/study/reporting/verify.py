@@ -66,7 +66,7 @@ def verify_tables(results: Path) -> Iterator[Cell]:
     committed = read_table(results / "tables" / "where.csv")
     of_where = of_stratum[of_stratum["variant"].isin([AGAINST, *committed["variant"]])]
     yield from compare_tables(results / "tables" / "where.csv", where_table(of_where, described))
-    short = read_rows(project_root() / "results" / "ablations" / "rows.csv")
+    short = read_rows(project_root() / "results" / "ablations" / "rows.csv.gz")
     for name in ("ablations_width", "ablations_condition"):
         path = results / "tables" / f"{name}.csv"
         of_table = short[short["variant"].isin(read_table(path)["variant"])]

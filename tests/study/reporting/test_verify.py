@@ -236,11 +236,11 @@ def test_short_runs_are_compared_row_by_row_and_run_by_run(tmp_path):
     """Breaks when a changed row, setting or lost run of the ablations is not seen."""
     rows = TABLE.assign(pair="coffee_0")
     for place in ("committed", "recomputed"):
-        write(tmp_path / place, "rows.csv", rows)
+        write(tmp_path / place, "rows.csv.gz", rows)
         write(tmp_path / place, "provenance.json", {"base_0": RECORD, "gan_0": RECORD})
     folders = tmp_path / "committed", tmp_path / "recomputed"
     assert verdicts(compare_short_runs(*folders)) == {}
-    write(folders[1], "rows.csv", rows.assign(value=[38.2, 1.0]))
+    write(folders[1], "rows.csv.gz", rows.assign(value=[38.2, 1.0]))
     write(folders[1], "provenance.json", {"base_0": changed(RECORD, settings__steps=2, code="0")})
     assert verdicts(compare_short_runs(*folders)) == {
         "base 0 own hole_psnr coffee_0 value": "different",
@@ -248,7 +248,7 @@ def test_short_runs_are_compared_row_by_row_and_run_by_run(tmp_path):
         "base_0 code": "other code",
         "gan_0": "different",
     }
-    (folders[1] / "rows.csv").unlink()
+    (folders[1] / "rows.csv.gz").unlink()
     assert verdicts(compare_short_runs(*folders))["the file"] == "different"
 
 
@@ -374,7 +374,7 @@ def commands(tmp_path, monkeypatch):
     done, root = [], tmp_path / "root"
     for file, content in (("tables/inpainting.csv", TABLE), ("provenance/base.json", RECORD)):
         write(root / "results" / "smoke", file, content)
-    write(root / "results" / "ablations", "rows.csv", TABLE)
+    write(root / "results" / "ablations", "rows.csv.gz", TABLE)
 
     def run(command, cwd, env):
         assert "ASYMLIB_COMMIT" not in env
@@ -386,7 +386,7 @@ def commands(tmp_path, monkeypatch):
             write(Path(cwd), "results/smoke/tables/inpainting.csv", TABLE.assign(value=[38.2, INF]))
             write(Path(cwd), "results/smoke/provenance/base.json", changed(RECORD, code="0"))
         elif command[-1].endswith("ablations"):
-            write(Path(cwd), "results/ablations/rows.csv", TABLE.assign(value=[1.0, 40.5]))
+            write(Path(cwd), "results/ablations/rows.csv.gz", TABLE.assign(value=[1.0, 40.5]))
         return subprocess.CompletedProcess(command, int(run.fails is not None and run.fails in command))
 
     run.done, run.root, run.fails = done, root, None
