@@ -2,6 +2,37 @@
 
 import pandas as pd
 
+from asymlib.study.reporting.tables import comparisons, facts, over_seeds, telling
+
+# a heavier decoder, and base with as many steps and with as many multiply-accumulates
+HEAVIER = {"large_1.5x_800": ("base_800", "base_2147"), "large_2x_800": ("base_800", "base_4432")}
+HOWS = {
+    "pre_error": "ratio",
+    "ring_l1_4": "difference",
+    "hole_psnr": "difference",
+    "hole_effnet_distance": "difference",
+}
+
+
+def long_runs_table(rows: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
+    """What the long runs show, as a tidy table: all compared with the official `base`, the heavier ones with `HEAVIER`,
+    and the shares of the official compute and time after which `fitted` keeps known pixels as well, their mean.
+
+    Args:
+        rows: From `study.ablations`.
+        records: Likewise, NAME_SEED -> record.
+    """
+    rows = telling(rows[rows["metric"].isin(HOWS)])
+    parts = [over_seeds(rows, "base", HOWS)]
+    for heavier, others in HEAVIER.items():
+        for against in others:
+            two = rows[rows["variant"].isin([heavier, against])]
+            parts += [comparisons(two, metric, against, how) for metric, how in HOWS.items()]
+    reached = until_reached(records, "fitted", "base")
+    shares = {f"{share}_share": float(reached[share].mean()) for share in ("compute", "time")}
+    parts.append(facts("fitted", len(reached), shares))
+    return pd.concat(parts, ignore_index=True)
+
 
 def curve_over_compute(record: dict, official: dict) -> pd.DataFrame:
     """A run's curve with the budget spent until each of its points.

@@ -124,14 +124,18 @@ def short_runs_table(rows: pd.DataFrame) -> pd.DataFrame:
     for variant in rows["variant"].unique():
         control = "without_branch" if variant.endswith("_without_branch") else "base"
         compared_with.setdefault(control, [control]).append(variant)
-    known = {pair: says_nothing(*pair) for pair in set(zip(rows["metric"], rows["source"], strict=True))}
-    rows = rows[[not known[pair] for pair in zip(rows["metric"], rows["source"], strict=True)]]
-    parts = []
+    rows, parts = telling(rows), []
     for control, variants in compared_with.items():
         sources = rows.loc[rows["variant"] == control, "source"].unique()
         chosen = rows[rows["variant"].isin(variants) & rows["source"].isin(sources)]
         parts.append(over_seeds(chosen, control, SHORT_RUNS))
     return pd.concat(parts).drop_duplicates(ignore_index=True)  # the means of what has two controls
+
+
+def telling(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the measures that say nothing of their source, see `sources.says_nothing`."""
+    known = {pair: says_nothing(*pair) for pair in set(zip(rows["metric"], rows["source"], strict=True))}
+    return rows[[not known[pair] for pair in zip(rows["metric"], rows["source"], strict=True)]]
 
 
 def compared(rows: pd.DataFrame, against: str) -> pd.DataFrame:
