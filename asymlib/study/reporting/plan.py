@@ -17,6 +17,8 @@ from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.study.params import DecoderRow, Profile, load_params
 from asymlib.study.project import project_root
 from asymlib.study.reporting.report import markdown
+from asymlib.training.decoder import decode_macs
+from asymlib.training.fitting import WINDOW, FittingSettings, fitting_macs
 from asymlib.training.losses import PatchDiscriminator, generator_loss, hinge_loss, reconstruction_loss
 from asymlib.training.settings import TrainingSettings
 
@@ -102,8 +104,23 @@ def plan_text(params: Profile) -> str:
     return (
         f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} US dollars for its hour, both assumed; "
         f"everything else is counted on one training step at {params.stream.size} px:\n\n"
-        f"{markdown(training_plan(params))}"
+        f"{markdown(training_plan(params))}\n\n"
+        f"To fit known pixels first (`inherit: fitted`, notebook 09) takes base {fitting_tmac():.0f} TMAC once, "
+        f"{fitting_tmac() * 1e3 / _gmac_a_step(params):.1f} of one of its {params.training['base'].steps:,} steps. How many "
+        "steps that saves at this scale was not measured."
     )
+
+
+def fitting_tmac() -> float:
+    """10^12 multiply-accumulates of the fit of known pixels at base's full size, on windows of its pictures."""
+    with torch.device("meta"):
+        vqgan = AsymmetricVQGAN(layers_per_up_block=FULL_BLOCKS["base"] - 1)
+    return fitting_macs(vqgan, FittingSettings(), WINDOW, decode_macs(vqgan, WINDOW)) / 1e12
+
+
+def _gmac_a_step(params: Profile) -> float:
+    settings = params.training["base"]
+    return settings.batch * step_gmac(params.decoders["base"], settings, params.stream.size)[0]
 
 
 def main() -> None:
