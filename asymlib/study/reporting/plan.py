@@ -106,8 +106,8 @@ def plan_text(params: Profile) -> str:
         f"everything else is counted on one training step at {params.stream.size} px:\n\n"
         f"{markdown(training_plan(params))}\n\n"
         f"To fit known pixels first (`inherit: fitted`, notebook 09) takes base {fitting_tmac():.0f} TMAC once, "
-        f"{fitting_tmac() * 1e3 / _gmac_a_step(params):.1f} of one of its {params.training['base'].steps:,} steps. How many "
-        "steps that saves at this scale was not measured."
+        f"{fitting_tmac() * 1e3 / _gmac_a_step(params):.1f} of one of its {params.training['base'].steps:,} steps. "
+        "How many steps that saves at this scale was not measured."
     )
 
 
