@@ -77,8 +77,8 @@ ablations: $(STAMP)
 
 long_runs: $(STAMP)
 	python -m asymlib.study.profiles photos inpainter
-	cd .profiles/photos && ASYMLIB_COMMIT=$$(git -C $(CURDIR) rev-parse --short HEAD) \
-		python -m asymlib.study.ablations long_runs --out $(CURDIR)/results/long_runs
+	ASYMLIB_COMMIT=$$(python -c 'import asymlib.study.profiles as p; print(p.commit(p.project_root()))'); \
+		export ASYMLIB_COMMIT; cd .profiles/photos && python -m asymlib.study.ablations long_runs --out $(CURDIR)/results/long_runs
 
 readme: $(STAMP)
 	python -m asymlib.study.reporting.report

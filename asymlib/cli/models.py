@@ -40,7 +40,7 @@ def train(
 ) -> int:
     """Train the paper's base decoder for an autoencoder on photos of your own; a stopped run goes on where it was.
 
-    It begins with a fit of the layers that make known pixels, then follows the paper.
+    With the branch it begins with a fit of the layers that make known pixels, then follows the paper.
 
     asymlib train photos/ --out my_decoder
 
@@ -58,11 +58,12 @@ def train(
     home = out.with_name(out.name + ".first_stage")
     autoencoder = find_first_stage(first_stage, home, revision, subfolder)
     crops, files = _read_crops(photos, autoencoder, crop, seed)
-    vqgan = asymmetric_vqgan(autoencoder, branch=branch, inherit="fitted" if branch else True, seed=seed)
+    vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
     settings = TrainingSettings(steps=steps, batch=batch, lr_branch=LR_BRANCH)
-    if branch:
-        fit_known_pixels(vqgan, batches(crops, settings, seed, 0), seed=seed)
+    data_hash, fitted = content_hash(*files), out.with_name(out.name + ".fitted.safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
+    if branch:
+        fit_known_pixels(vqgan, batches(crops, settings, seed, 0), seed=seed, kept=fitted, data_hash=data_hash)
     curve = train_decoder(
         vqgan,
         crops,
@@ -70,9 +71,10 @@ def train(
         seed=seed,
         out=out,
         resume_path=out.with_name(out.name + ".resume.pt"),
-        data_hash=content_hash(*files),
+        data_hash=data_hash,
     )
-    facts = {"photos": len(files), "data": content_hash(*files), "seed": seed, "steps": steps, "batch": batch}
+    fitted.unlink(missing_ok=True)
+    facts = {"photos": len(files), "data": data_hash, "seed": seed, "steps": steps, "batch": batch}
     (out / RECORD).write_text(json.dumps(facts | {"crop": crop, "loss": curve[-1]["loss"]}, indent=1) + "\n")
     print(out)
     return 0

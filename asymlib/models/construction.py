@@ -35,8 +35,7 @@ def asymmetric_vqgan(
         blocks: ResBlocks per decoder level; None for the vanilla decoder's.
         branch: Whether there is a condition branch.
         inherit: Start from the vanilla decoder's weights (officially the base; 1.5x and 2x start from scratch): those
-            that fit, or with `widen` all of them, see `widen_decoder`. `fitted` starts as `widen` does, and is for who
-            trains it to fit first, see `training.fitting`.
+            that fit, or with `widen` all of them, see `widen_decoder`.
         seed: Seed of the new weights.
         condition: Where the branch differs from the paper's, the arguments of `Condition`.
 
@@ -70,7 +69,7 @@ def asymmetric_vqgan(
         )
     for name, part in vqgan.frozen_parts.items():
         part.load_state_dict(getattr(first_stage, name).state_dict())
-    if inherit in ("widen", "fitted"):
+    if inherit == "widen":
         widen_decoder(vqgan.decoder, first_stage.decoder, vqgan.config.norm_num_groups, seed)
     elif inherit:
         left = inherit_decoder(vqgan, first_stage)

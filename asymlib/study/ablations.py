@@ -118,7 +118,7 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
         params: As they were when the record was taken, see `run_ablations`.
         ablations: Likewise.
         record: What it can be traced to; it names row and seed.
-        folder: Gets rows.csv and, at last, record.json, with the curve and the seconds that it took.
+        folder: Gets rows.csv and, at last, record.json, with the curve and the processor's seconds.
     """
     torch.set_num_threads(1)
     name, seed = record["decoder"], record["seed"]
@@ -133,19 +133,23 @@ def one_run(params: Profile, ablations: Ablations, record: dict, folder: Path) -
     record["start_error"] = float(change.square().mean() / 4)  # of pixels in [0, 1], without a mask
     record["perceptual_loss"] = params.training[name].perceptual
     source, settings = run.read_source(params, name, vqgan), params.training[name]
-    inherits, start = bool(params.decoder(name).inherit), time.perf_counter()
-    run.fit(params, name, vqgan, source)
-    fitted = time.perf_counter()
+    data_hash, kept, state = record["data"] + record["latents"], folder / "fitted.safetensors", folder / "resume.pt"
+    whole = not (kept.is_file() or state.is_file())
+    start = time.process_time()
+    run.fit(params, name, vqgan, source, kept, data_hash)
+    fitted, inherits = time.process_time(), bool(params.decoder(name).inherit)
     record["curve"] = train_decoder(
-        vqgan, source, settings, validation, seed, inherits, resume_path=folder / "resume.pt"
+        vqgan, source, settings, validation, seed, inherits, resume_path=state, data_hash=data_hash
     )
-    record["seconds"] = {"fitting": fitted - start, "training": time.perf_counter() - fitted}
+    if whole:  # else the time before the run was killed is not known
+        record["seconds"] = {"fitting": fitted - start, "training": time.process_time() - fitted}
     # `run_ablations` has noted that they are read
     pairs = thin(load_pairs(params.data / "images", params.data / "masks", params.evaluation.split), ablations.every)
     rows = _measured(vqgan, plain(first_stage), pairs, folder.parent, params.evaluation.batch, seed)
     write_rows(rows.assign(variant=name), folder / "rows.csv")
     write_json(record | run.what_it_cost(params, name, vqgan), folder / "record.json")
-    forget(folder / "resume.pt")
+    forget(state)
+    kept.unlink(missing_ok=True)
 
 
 def _provide_edits(params: Profile) -> None:

@@ -162,6 +162,7 @@ def training_speed(device: str, steps: int = 10) -> dict[str, float]:
     train = partial(
         train_decoder, vqgan, lambda _: batches, accelerator=make_accelerator(TrainingSettings(), device == "cpu")
     )
+    train(TrainingSettings(steps=1))  # warms up
     times = [_seconds(partial(train, TrainingSettings(steps=n)), device, grad=True) for n in (1, 1 + steps)]
     a_second = steps / (times[1] - times[0])
     macs = 3 * batch * decode_macs(vqgan, size) * a_second

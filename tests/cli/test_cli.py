@@ -179,7 +179,7 @@ def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):
 
 def test_a_decoder_is_trained_on_a_folder(first_stage, tmp_path, capsys, monkeypatch):
     fitted = []
-    monkeypatch.setattr(fitting, "fit_known_pixels", lambda vqgan, *_, seed: fitted.append(seed))
+    monkeypatch.setattr(fitting, "fit_known_pixels", lambda vqgan, *_, seed, **kept: fitted.append(seed))
     first_stage.save_pretrained(tmp_path / "vae")
     for i in range(2):
         picture(tmp_path / "photos" / f"{i}.png", i, (50, 40))

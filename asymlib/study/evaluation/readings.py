@@ -19,7 +19,7 @@ def read_pairs(params: Profile, reader: str, larger: int | None = None) -> Pairs
 
     Args:
         params: The profile.
-        reader: Who reads them: a notebook's name, or `ablations`.
+        reader: Who reads them: a notebook's name, or `ablations`, `long_runs`, `last_words`.
         larger: One of the sizes `images.larger`, for those scenes in place of the ordinary ones.
 
     Raises:

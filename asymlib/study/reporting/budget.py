@@ -1,11 +1,12 @@
 """What a long run has reached at which budget: multiply-accumulates and time, its fit of known pixels included."""
 
+import numpy as np
 import pandas as pd
 
 from asymlib.study.reporting.tables import comparisons, facts, over_seeds, telling
 
 # a heavier decoder, and base with as many steps and with as many multiply-accumulates
-HEAVIER = {"large_1.5x_800": ("base_800", "base_2147"), "large_2x_800": ("base_800", "base_4432")}
+HEAVIER = {"large_1.5x_800": ("base_800", "base_2245"), "large_2x_800": ("base_800", "base_4679")}
 HOWS = {
     "pre_error": "ratio",
     "ring_l1_4": "difference",
@@ -27,9 +28,9 @@ def long_runs_table(rows: pd.DataFrame, records: dict[str, dict]) -> pd.DataFram
     for heavier, others in HEAVIER.items():
         for against in others:
             two = rows[rows["variant"].isin([heavier, against])]
-            parts += [comparisons(two, metric, against, how) for metric, how in HOWS.items()]
+            parts += [comparisons(two, metric, against, how).assign(seed=1) for metric, how in HOWS.items()]
     reached = until_reached(records, "fitted", "base")
-    shares = {f"{share}_share": float(reached[share].mean()) for share in ("compute", "time")}
+    shares = {f"{share}_share": float(reached[share].mean(skipna=False)) for share in ("compute", "time")}
     parts.append(facts("fitted", len(reached), shares))
     return pd.concat(parts, ignore_index=True)
 
@@ -42,7 +43,7 @@ def curve_over_compute(record: dict, official: dict) -> pd.DataFrame:
         official: Of a run without a fit, of the same batches; it says what a multiply-accumulate of a step is worth.
 
     Returns:
-        Rows of {step, tmac, seconds, pre_error, hole_psnr, loss}: 10^12 multiply-accumulates and seconds of one thread.
+        Rows of {step, tmac, pre_error, hole_psnr, loss}: 10^12 multiply-accumulates until there.
     """
     curve, worth = (
         pd.DataFrame(record["curve"]),
@@ -50,8 +51,7 @@ def curve_over_compute(record: dict, official: dict) -> pd.DataFrame:
     )
     of_steps = worth * record["decode_gmac"] * curve["step"]
     fitting = record["training_tmac"] - of_steps.iloc[-1]
-    of_time = record["seconds"]["training"] * curve["step"] / record["steps"]
-    return curve.assign(tmac=fitting + of_steps, seconds=record["seconds"]["fitting"] + of_time)
+    return curve.assign(tmac=fitting + of_steps)
 
 
 def until_reached(records: dict[str, dict], ours: str, official: str) -> pd.DataFrame:
@@ -64,21 +64,27 @@ def until_reached(records: dict[str, dict], ours: str, official: str) -> pd.Data
 
     Returns:
         Rows of {seed, pre_error (official's last), step, compute, time: shares of the official run's, hole_psnr there,
-        official_hole_psnr at as much compute, official_last_hole_psnr}; NaN where it is not reached.
+        official_hole_psnr at as much compute, official_last_hole_psnr}; NaN where it is not reached. A step of the
+        official run is taken to last as long as one of ours, of the same decoder and batch, so that both were measured
+        at the same time; NaN where ours was killed in between.
     """
     rows = []
     for name, record in records.items():
         if name.rpartition("_")[0] != official:
             continue
         theirs = curve_over_compute(record, record)
-        own = curve_over_compute(records[f"{ours}_{record['seed']}"], record)
+        ours_record = records[f"{ours}_{record['seed']}"]
+        own = curve_over_compute(ours_record, record)
         last = theirs.iloc[-1]
         later_worst = own["pre_error"][::-1].cummax()[::-1]  # a curve that dips for a moment has not arrived
         there = own[later_worst <= last["pre_error"]].head(1)
         row = {"seed": record["seed"], "pre_error": last["pre_error"], "official_last_hole_psnr": last["hole_psnr"]}
         for point in there.itertuples():
             meanwhile = theirs[theirs["tmac"] <= point.tmac].iloc[-1]
-            row |= {"step": point.step, "compute": point.tmac / last["tmac"], "time": point.seconds / last["seconds"]}
+            seconds = ours_record.get("seconds", {"fitting": np.nan, "training": np.nan})
+            a_step = seconds["training"] / ours_record["steps"]
+            time = (seconds["fitting"] + point.step * a_step) / (last["step"] * a_step)
+            row |= {"step": point.step, "compute": point.tmac / last["tmac"], "time": time}
             row |= {"hole_psnr": point.hole_psnr, "official_hole_psnr": meanwhile["hole_psnr"]}
         rows.append(row)
     columns = ["seed", "pre_error", "step", "compute", "time", "hole_psnr", "official_hole_psnr"]

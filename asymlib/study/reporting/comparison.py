@@ -13,8 +13,8 @@ from asymlib.study.reporting.tables import read_table
 DIGITS = 2e-6  # relative: values are stored with six significant digits
 KEYS = {"variant", "seed", "source", "mask_kind", "stratum", "metric", "family", "claim", "table", "photograph", "pair"}
 # What a record names beside what decides a run: results of older code or libraries are old, not wrong.
-VERDICTS = {"commit": "other code", "code": "other code", "versions": "other versions"}
-EXCUSED = ("other code", "other versions", "not recorded")
+VERDICTS = {"commit": "other code", "code": "other code", "versions": "other versions", "seconds": "another time"}
+EXCUSED = ("other code", "other versions", "another time", "not recorded")
 
 
 class Cell(NamedTuple):
@@ -168,7 +168,7 @@ def _two_files_of_runs(committed: Path, recomputed: Path) -> Iterator[Cell]:
 
 def _label(path: Path) -> str:
     """How a file is named: a table has a name of its own, a record that of its folder, with which it is counted."""
-    return path.name if path.suffix == ".csv" else f"{path.parent.name}/{path.name}"
+    return path.name if ".csv" in path.suffixes else f"{path.parent.name}/{path.name}"
 
 
 def _in_words(cell: Cell) -> str:

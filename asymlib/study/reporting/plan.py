@@ -17,7 +17,6 @@ from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.study.params import DecoderRow, Profile, load_params
 from asymlib.study.project import project_root
 from asymlib.study.reporting.report import markdown
-from asymlib.training.decoder import decode_macs
 from asymlib.training.fitting import WINDOW, FittingSettings, fitting_macs
 from asymlib.training.losses import PatchDiscriminator, generator_loss, hinge_loss, reconstruction_loss
 from asymlib.training.settings import TrainingSettings
@@ -115,7 +114,7 @@ def fitting_tmac() -> float:
     """10^12 multiply-accumulates of the fit of known pixels at base's full size, on windows of its pictures."""
     with torch.device("meta"):
         vqgan = AsymmetricVQGAN(layers_per_up_block=FULL_BLOCKS["base"] - 1)
-    return fitting_macs(vqgan, FittingSettings(), WINDOW, decode_macs(vqgan, WINDOW)) / 1e12
+    return fitting_macs(vqgan, FittingSettings(), WINDOW) / 1e12
 
 
 def _gmac_a_step(params: Profile) -> float:

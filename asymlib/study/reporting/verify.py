@@ -26,6 +26,7 @@ from asymlib.study.params import Ablations, Profile, load_ablations, load_params
 from asymlib.study.profiles import COMMIT_VARIABLE, COMMITTED
 from asymlib.study.project import project_root
 from asymlib.study.provenance import versions
+from asymlib.study.reporting.budget import long_runs_table
 from asymlib.study.reporting.claims import decide
 from asymlib.study.reporting.comparison import (
     Cell,
@@ -71,6 +72,9 @@ def verify_tables(results: Path) -> Iterator[Cell]:
         path = results / "tables" / f"{name}.csv"
         of_table = short[short["variant"].isin(read_table(path)["variant"])]
         yield from compare_tables(path, short_runs_table(of_table))
+    long_runs = project_root() / "results" / "long_runs"
+    told = long_runs_table(read_rows(long_runs / "rows.csv.gz"), read_json(long_runs / "provenance.json"))
+    yield from compare_tables(results / "tables" / "long_runs.csv", told)
     yield from compare_tables(results / "tables" / "claims.csv", decide(results, rows["stratum"].iloc[0]))
 
 

@@ -46,7 +46,8 @@ def build_decoder(params: Profile, name: str, first_stage: AutoencoderKL) -> Asy
     """The untrained decoder of a row, on its first stage."""
     row = params.decoder(name)
     width, blocks = scaled_size(first_stage, row.scale)
-    return asymmetric_vqgan(first_stage, width, blocks, row.branch, row.inherit, params.seed, row.condition)
+    inherit = "widen" if row.inherit == "fitted" else row.inherit  # and `fit`, before it is trained
+    return asymmetric_vqgan(first_stage, width, blocks, row.branch, inherit, params.seed, row.condition)
 
 
 def read_validation(params: Profile, first_stage: AutoencoderKL) -> Validation:
@@ -122,16 +123,23 @@ def fit(
     name: str,
     vqgan: AsymmetricVQGAN,
     source: Crops | ImageStream,
+    kept: Path,
+    data_hash: str,
     accelerator: Accelerator | None = None,
 ) -> None:
-    """Fit the known pixels of a decoder whose row says `inherit: fitted`, in place; others stay as they are."""
+    """Fit the known pixels of a decoder whose row says `inherit: fitted`, in place; others stay as they are.
+
+    Arguments as `fit_known_pixels`'s and `train_decoder`'s.
+    """
     if params.decoder(name).inherit != "fitted":
         return
-    if accelerator is not None:
-        vqgan.to(accelerator.device)
     drawn = batches(source, params.training[name], params.seed, 0) if isinstance(source, Crops) else source(0)
-    fit_known_pixels(vqgan, drawn, FittingSettings(), params.seed)
-    for parameter in vqgan.decoder.parameters():  # of a stream every process has seen other pictures
+    if accelerator is None or accelerator.num_processes == 1:
+        return fit_known_pixels(vqgan, drawn, FittingSettings(), params.seed, kept, data_hash)
+    vqgan.to(accelerator.device)
+    if accelerator.is_main_process:  # of a stream every process sees other pictures
+        fit_known_pixels(vqgan, drawn, FittingSettings(), params.seed, kept, data_hash)
+    for parameter in vqgan.decoder.parameters():
         broadcast(parameter.data)
 
 
@@ -158,8 +166,10 @@ def train(
     Returns:
         The curve, see `train_decoder`.
     """
-    fit(params, name, vqgan, source, accelerator)
-    return train_decoder(
+    kept = params.resume_path(f"{name}_fitted").with_suffix(".safetensors")
+    data_hash = record["data"] + record["first_stage"] + record["latents"] + str(record.get("stream", ""))
+    fit(params, name, vqgan, source, kept, data_hash, accelerator)
+    curve = train_decoder(
         vqgan,
         source,
         params.training[name],
@@ -168,9 +178,11 @@ def train(
         inherits=bool(params.decoder(name).inherit),
         out=params.checkpoints / "decoders" / name,
         resume_path=params.resume_path(name),
-        data_hash=record["data"] + record["first_stage"] + record["latents"] + str(record.get("stream", "")),
+        data_hash=data_hash,
         accelerator=accelerator,
     )
+    kept.unlink(missing_ok=True)
+    return curve
 
 
 def what_it_cost(params: Profile, name: str, vqgan: AsymmetricVQGAN) -> dict:
@@ -183,7 +195,7 @@ def what_it_cost(params: Profile, name: str, vqgan: AsymmetricVQGAN) -> dict:
     side = params.stream.size if params.stream else params.latents.crop
     trained = 3 * macs * settings.steps * settings.batch * side**2 / size**2
     if params.decoder(name).inherit == "fitted":
-        trained += fitting_macs(vqgan, FittingSettings(), side, round(macs * side**2 / size**2))
+        trained += fitting_macs(vqgan, FittingSettings(), side)
     return {
         "steps": settings.steps,
         "decoder_parameters": sum(p.numel() for p in vqgan.decoder.parameters()),

@@ -27,7 +27,6 @@ OFFICIAL = record(0, [9, 8, 6, 4, 2], [20, 21, 22, 23, 24])  # 400 steps, 4 TMAC
 def test_a_fit_comes_before_the_first_step():
     curve = curve_over_compute(record(0, [9, 1], [20, 25], fit_tmac=0.5, fit_seconds=7, gmac=6.0), OFFICIAL)
     assert curve["tmac"].tolist() == pytest.approx([0.5, 3.5])
-    assert curve["seconds"].tolist() == pytest.approx([7, 27])
 
 
 def test_what_dips_for_a_moment_has_not_arrived():

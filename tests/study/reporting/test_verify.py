@@ -237,15 +237,20 @@ def test_short_runs_are_compared_row_by_row_and_run_by_run(tmp_path):
     rows = TABLE.assign(pair="coffee_0")
     for place in ("committed", "recomputed"):
         write(tmp_path / place, "rows.csv.gz", rows)
-        write(tmp_path / place, "provenance.json", {"base_0": RECORD, "gan_0": RECORD})
+        write(tmp_path / place, "provenance.json", {"base_0": RECORD | {"seconds": {"training": 1.0}}, "gan_0": RECORD})
     folders = tmp_path / "committed", tmp_path / "recomputed"
     assert verdicts(compare_short_runs(*folders)) == {}
     write(folders[1], "rows.csv.gz", rows.assign(value=[38.2, 1.0]))
-    write(folders[1], "provenance.json", {"base_0": changed(RECORD, settings__steps=2, code="0")})
+    write(
+        folders[1],
+        "provenance.json",
+        {"base_0": changed(RECORD, settings__steps=2, code="0") | {"seconds": {"training": 2.0}}},
+    )
     assert verdicts(compare_short_runs(*folders)) == {
         "base 0 own hole_psnr coffee_0 value": "different",
         "base_0 settings.steps": "different",
         "base_0 code": "other code",
+        "base_0 seconds.training": "another time",
         "gan_0": "different",
     }
     (folders[1] / "rows.csv.gz").unlink()

@@ -7,7 +7,7 @@ from torch.nn.functional import mse_loss
 from asymlib.models.last_word import LastWord
 from asymlib.study.dataset.artefacts import fixed_codecs, simulate, small_autoencoder
 from asymlib.study.params import load_params
-from asymlib.study.training.last_word import read_edits, train_autoencoder, train_last_word
+from asymlib.study.training.last_word import leave_out, read_edits, train_autoencoder, train_last_word
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,13 @@ def test_simulated_edits_are_kept_and_made_anew_where_they_are_of_others(images,
     assert path.stat().st_mtime_ns == written and again[64].kinds == made[64].kinds
     assert all(torch.equal(a, b) for a, b in zip(again[64][:4], made[64][:4], strict=True))
     assert len(read_edits(codecs, images, {64: 3}, 0, path)[64].photo) == 3
+
+
+def test_what_is_left_out_has_to_be_there(edits):
+    left = leave_out(edits, "jpeg")
+    assert 0 < len(left[64].kinds) < 12 and all("jpeg" not in kind for of in left.values() for kind in of.kinds)
+    with pytest.raises(ValueError, match="without is one of .*jpeg.*, got 'gif'"):
+        leave_out(edits, "gif")
 
 
 def test_training_beats_the_better_of_two_pastes(edits, settings):
