@@ -185,3 +185,20 @@ def test_distances_are_the_same_every_time_and_exact():
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
     exact = torch.from_numpy(distance_transform_edt(known[0, 0].numpy())).float()
     torch.testing.assert_close(found[0][1][0, 0], exact, atol=0, rtol=1e-6)
+
+
+def test_what_is_near_a_rim_is_what_the_whole_picture_gives_and_the_rest_is_not_computed(monkeypatch):
+    """Breaks when the box around it misses a row or what its edge sees of its surroundings."""
+    model = LastWord(8)
+    torch.nn.init.normal_(model.last.weight, std=0.1)
+    x, y = (torch.rand(2, 3, 96, 90, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(2))
+    mask = torch.zeros(2, 1, 96, 90)
+    mask[0, :, 10:40, 20:50] = mask[1, :, 60:, :30] = 1
+    seen = []
+    with torch.no_grad():
+        whole, film = model.carry(x, y, 1 - mask)
+        expected = model.give_back(whole, film)
+        monkeypatch.setattr(LastWord, "TILE", 64)
+        model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-2] * given[0].shape[-1]))
+        torch.testing.assert_close(model._in_tiles(whole, film), expected, rtol=0, atol=1e-6)
+    assert max(seen) < 80 * 80
