@@ -4,12 +4,14 @@ The one place that normalises and changes them, the official training distributi
 the five kinds that evaluation uses.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from asymlib.pictures import read_mask
+from asymlib.pictures import open_picture, read_mask
 
 KINDS = ("box", "thick", "thin", "object", "border")
 OFFICIAL_SIZE = 256  # the official generator's numbers are pixels of a 256-px image
@@ -20,19 +22,27 @@ def normalise_mask(mask, height: int, width: int) -> torch.Tensor:
 
     Args:
         mask: bool, integer or float tensor or array of shape (H, W), (N, H, W) or (N, 1, H, W) with values in [0, 1],
-            or a PIL image, see `pictures.read_mask`. Known is where it is 0; between 0 and 1 the result fades.
+            or a PIL image or its file, see `pictures.read_mask`. Known is where it is 0; between 0 and 1 the result
+            fades.
         height: Height of the image that the mask belongs to, in pixels.
         width: Its width.
 
     Raises:
         ValueError: Another type, shape or range, or a value that is not finite.
     """
+    if isinstance(mask, (str, Path)):
+        mask = open_picture(mask, "mask")
     if isinstance(mask, Image.Image):
         mask = read_mask(mask)
+        if mask.shape != (height, width):
+            came = f"{mask.shape[1]} x {mask.shape[0]}"
+            raise ValueError(f"mask: got {came}, expected the picture's {width} x {height}")
     if isinstance(mask, np.ndarray):
         mask = torch.from_numpy(_native(mask))
     if not isinstance(mask, torch.Tensor):
-        raise ValueError(f"mask: got {type(mask).__name__}, expected a tensor, an array or a PIL image with 1 = hole")
+        raise ValueError(
+            f"mask: got {type(mask).__name__}, expected a tensor, an array, a PIL image or its file, 1 = hole"
+        )
     shape = tuple(mask.shape)
     if mask.ndim == 2:
         mask = mask[None, None]

@@ -86,7 +86,9 @@ class Photo:
         return result
 
 
-def read_photo(source: Image.Image | str | Path | BinaryIO, name: str = "photo", smallest: int = 1) -> Photo:
+def read_photo(
+    source: Image.Image | np.ndarray | str | Path | BinaryIO, name: str = "photo", smallest: int = 1
+) -> Photo:
     """A PIL image of any mode, or a file of any format that Pillow or pillow-heif reads, upright; of an animation the
     frame that is shown.
 
@@ -94,7 +96,7 @@ def read_photo(source: Image.Image | str | Path | BinaryIO, name: str = "photo",
     and grey with a profile become sRGB.
 
     Args:
-        source: PIL image, path, or open file.
+        source: PIL image, path, open file, or (H, W, 3) uint8.
         name: The argument that an error is about.
         smallest: Least side in pixels.
 
@@ -103,7 +105,7 @@ def read_photo(source: Image.Image | str | Path | BinaryIO, name: str = "photo",
             which nobody can tell the range.
         FileNotFoundError: No such file.
     """
-    image = _opened(source, name)
+    image = open_picture(source, name)
     with _broken_is_named(source, name):
         exif, image = _exif(image), upright(image)
         metadata = {key: image.info[key] for key in KEPT if image.info.get(key)} | exif
@@ -119,7 +121,7 @@ def photo_size(file: str | Path | BinaryIO, smallest: int = 1) -> tuple[int, int
     Raises:
         ValueError, FileNotFoundError: As `read_photo`, but for what only decoding shows.
     """
-    with _opened(file, "photo") as image, _broken_is_named(file, "photo"):
+    with open_picture(file, "photo") as image, _broken_is_named(file, "photo"):
         turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # these exchange height and width
         turned = turned and image.format != "TIFF"  # whose size Pillow has exchanged already
         size = image.size if turned else image.size[::-1]
@@ -189,7 +191,17 @@ def is_picture_file(path: Path) -> bool:
     return kinds.get(path.suffix.lower()) in Image.OPEN
 
 
-def _opened(source, name: str) -> Image.Image:
+def open_picture(source: Image.Image | np.ndarray | str | Path | BinaryIO, name: str) -> Image.Image:
+    """A PIL image as it is, or what its file or its pixels show; errors are about the argument `name`.
+
+    Raises:
+        ValueError, FileNotFoundError: As `read_photo`.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] not in (3, 4):
+            came = f"an array {source.shape} of {source.dtype}"
+            raise ValueError(f"{name}: got {came}, expected (H, W, 3) of uint8, or a PIL image or its file")
+        source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         if 0 in source.size:
             raise ValueError(f"{name}: got {source.width} x {source.height} pixels, expected a picture with some")

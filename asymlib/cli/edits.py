@@ -1,11 +1,11 @@
 """Commands that make pictures: `finish`, `inpaint` and `paint`."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 
 from asymlib.cli.jobs import Job, carry_out, plan
 
@@ -29,7 +29,9 @@ class Method(StrEnum):
 
 def finish(
     photo: Photo,
-    edited: Annotated[Path, typer.Argument(help="The edited photo, of any size and by any model; or a folder.")],
+    edited: Annotated[
+        Path, typer.Argument(help="The edited photo, of its shape at any size, by any model; or a folder.")
+    ],
     mask: Mask,
     out: Out = None,
     strength: Annotated[float, typer.Option(min=0, max=1, help="Less than 1 corrects less; 0 pastes back.")] = 1.0,
@@ -49,9 +51,8 @@ def finish(
         from asymlib.editing.finishing import finish
         from asymlib.pictures import save_picture
 
-        with Image.open(job.inputs["mask"]) as hole:
-            made = finish(job.inputs["photo"], job.inputs["edited"], hole, strength)
-        save_picture(made, job.out)
+        _note_what_surprises(job)
+        save_picture(finish(job.inputs["photo"], job.inputs["edited"], job.inputs["mask"], strength), job.out)
 
     return carry_out(planned, work, dry_run, as_json)
 
@@ -81,11 +82,20 @@ def inpaint(
         from asymlib.pictures import save_picture
 
         asked = {"word": word, "example": example, "steps": steps, "seed": seed}
-        with Image.open(job.inputs["mask"]) as hole:
-            made = inpaint(job.inputs["photo"], hole, **shipped_models(method.name), **asked)
-        save_picture(made, job.out)
+        _note_what_surprises(job)
+        save_picture(inpaint(job.inputs["photo"], job.inputs["mask"], **shipped_models(method.name), **asked), job.out)
 
     return carry_out(planned, work, dry_run, as_json)
+
+
+def _note_what_surprises(job: Job) -> None:
+    """Say what is no mistake and yet seldom meant, beside the results."""
+    from asymlib.pictures import open_picture, read_mask
+
+    if job.out.suffix.lower() in (".jpg", ".jpeg"):
+        print(f"note: {job.out}: JPEG changes the known pixels, a .png keeps them", file=sys.stderr)
+    if not read_mask(open_picture(job.inputs["mask"], "mask")).any():
+        print(f"note: {job.name}: the mask has no white, so nothing is edited", file=sys.stderr)
 
 
 def paint(

@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import asdict
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +51,7 @@ def train(
     from asymlib.files import content_hash
     from asymlib.models.construction import asymmetric_vqgan
     from asymlib.models.first_stage import find_first_stage
+    from asymlib.training.checkpoints import code_hash
     from asymlib.training.decoder import batches, train_decoder
     from asymlib.training.fitting import LR_BRANCH, fit_known_pixels
     from asymlib.training.settings import TrainingSettings
@@ -74,8 +77,9 @@ def train(
         data_hash=data_hash,
     )
     fitted.unlink(missing_ok=True)
-    facts = {"photos": len(files), "data": data_hash, "seed": seed, "steps": steps, "batch": batch}
-    (out / RECORD).write_text(json.dumps(facts | {"crop": crop, "loss": curve[-1]["loss"]}, indent=1) + "\n")
+    facts = {"first_stage": first_stage, "photos": len(files), "data": data_hash, "seed": seed, "crop": crop}
+    facts |= {"settings": asdict(settings), "code": code_hash(), "torch": version("torch"), "loss": curve[-1]["loss"]}
+    (out / RECORD).write_text(json.dumps(facts, indent=1) + "\n")
     print(out)
     return 0
 

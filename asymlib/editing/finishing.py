@@ -5,6 +5,7 @@ import inspect
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AsymmetricAutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput
@@ -21,14 +22,14 @@ SAME_SHAPE = 0.02  # by which height / width of an edit may differ from the phot
 
 @torch.no_grad()
 def finish(
-    photo: Image.Image | str | Path | torch.Tensor,
-    edited: Image.Image | str | Path | torch.Tensor,
+    photo: Image.Image | np.ndarray | str | Path | torch.Tensor,
+    edited: Image.Image | np.ndarray | str | Path | torch.Tensor,
     mask,
     strength: float = 1.0,
     model: LastWord | None = None,
 ) -> Image.Image | torch.Tensor:
-    """The photo with the edit in its hole: known pixels untouched, colours met as far as the
-    known pixels show how they changed, the edit not undone.
+    """The photo with the edit in its hole: known pixels untouched, colours met as far as the known pixels show how they
+    changed, the edit not undone.
 
     Args:
         photo: A picture as `read_photo` takes it, or (N, 3, H, W) in [-1, 1]. Its pixels in the hole are not read.
@@ -46,7 +47,7 @@ def finish(
         ValueError: One of them is no picture, they do not belong together, or `strength` is out of range.
 
     Example:
-        >>> finish("photo.jpg", "edited.png", Image.open("mask.png")).save("finished.png")  # doctest: +SKIP
+        >>> finish("photo.jpg", "edited.png", "mask.png").save("finished.png")  # doctest: +SKIP
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: got {strength}, expected 0 to 1")

@@ -317,7 +317,7 @@ def load_params(profile: str, path: Path | None = None) -> Profile:
     for key in {"name", "decoders"} & section.keys():
         raise ValueError(f"params.yaml, profile {profile}, {key}: got {section[key]!r}, expected no such key there")
     if isinstance(section.get("training"), dict):
-        section = section | {"training": _training_by_decoder(section["training"], profile)}
+        section = section | {"training": _training_by_decoder(section["training"], profile, content["decoders"])}
     try:
         params = Profile.model_validate(section | {"name": profile, "decoders": content["decoders"]})
     except ValidationError as error:
@@ -377,14 +377,12 @@ def first_mistake(error: ValidationError) -> str:
     return f"{where}: got {came}, expected: {first['msg']}"
 
 
-def _training_by_decoder(training: dict, profile: str) -> dict[str, dict]:
-    """A value of `training` is one for all decoders, or a mapping from a decoder's name, or `others`, to its own."""
+def _training_by_decoder(training: dict, profile: str, decoders: dict) -> dict[str, dict]:
+    """A value of `training` is one for all decoders, or a mapping from a decoder's name, or `others`, to its own; where
+    `steps` names some, these are trained."""
     steps = training.get("steps")
-    if not isinstance(steps, dict):
-        raise ValueError(
-            f"params.yaml, profile {profile}, training.steps: got {steps!r}, expected those of each decoder"
-        )
-    for name in steps:
+    trained = steps if isinstance(steps, dict) else decoders
+    for name in trained:
         for key, value in training.items():
             if isinstance(value, dict) and not {name, "others"} & set(value):
                 where = f"params.yaml, profile {profile}, training.{name}.{key}"
@@ -394,5 +392,5 @@ def _training_by_decoder(training: dict, profile: str) -> dict[str, dict]:
             key: value.get(name, value.get("others")) if isinstance(value, dict) else value
             for key, value in training.items()
         }
-        for name in steps
+        for name in trained
     }

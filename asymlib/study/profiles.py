@@ -54,6 +54,7 @@ def run_profile(name: str, root: Path, targets: Sequence[str] = ()) -> int:
         shutil.copytree(made, root / "results" / name, dirs_exist_ok=True)
         if (place / "dvc.lock").is_file():
             shutil.copy(place / "dvc.lock", root / "results" / name / "dvc.lock")
+        print(f"tables in results/{name}, models in .profiles/{name}/checkpoints/{name}")
     return status
 
 

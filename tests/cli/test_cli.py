@@ -185,7 +185,7 @@ def test_a_decoder_is_trained_on_a_folder(first_stage, tmp_path, capsys, monkeyp
         picture(tmp_path / "photos" / f"{i}.png", i, (50, 40))
     call = ["train", str(tmp_path / "photos"), "--first-stage", str(tmp_path / "vae"), "-o", str(tmp_path / "made")]
     assert main([*call, "--steps", "2", "--batch", "2", "--crop", "32"]) == 0
-    assert json.loads((tmp_path / "made" / "record.json").read_text())["steps"] == 2 and fitted == [0]
+    assert json.loads((tmp_path / "made" / "record.json").read_text())["settings"]["steps"] == 2 and fitted == [0]
     assert main([*call, "--steps", "2"]) == 1
     assert "out: got" in capsys.readouterr().err and not list(tmp_path.glob("*.resume.pt"))
 

@@ -129,7 +129,7 @@ def claims_for_reading(table: pd.DataFrame, family: str) -> pd.DataFrame:
                 "scenes": "" if np.isnan(claim.scenes) else f"{claim.scenes:.0f}",
                 "adjusted p": "" if np.isnan(claim.p_adjusted) else f"{claim.p_adjusted:.2g}",
                 "verdict": claim.verdict,
-                "decided by": f"{claim.variant} {claim.metric}" if tested else "",
+                "decided by": f"{claim.table}: {claim.variant} {claim.source} {claim.metric}" if tested else "",
             }
         )
     return pd.DataFrame(rows)

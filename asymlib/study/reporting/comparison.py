@@ -116,7 +116,8 @@ def compare_short_runs(committed: Path, recomputed: Path) -> Iterator[Cell]:
 
 
 def report(cells: Iterable[Cell], most: int = 20) -> int:
-    """Print how many cells of each file agree, the first that do not, and one of each kind that is no difference.
+    """Print how many cells of each file agree, the first that do not, one of each kind that is no difference, and at
+    last whether all is well.
 
     Returns:
         The number of cells that differ.
@@ -129,6 +130,7 @@ def report(cells: Iterable[Cell], most: int = 20) -> int:
     different = table[table["verdict"] == "different"]["cell"]
     for cell in different.head(most):
         print(f"  {_in_words(cell)}")
+    print(f"{len(different)} cells differ" if len(different) else "every cell that can be computed again agrees")
     return len(different)
 
 

@@ -229,7 +229,8 @@ def readme_claims(results: Path, profile: str) -> str:
     for i, family in enumerate(("paper", "ours")):
         told = {name: claims_for_reading(table, family) for name, table in tables.items()}
         if profile != COMMITTED:
-            beside = told[COMMITTED].set_index("claim")["verdict"]
+            committed = told[COMMITTED].set_index("claim")
+            beside = committed["verdict"] + (", " + committed["found"]).where(committed["found"] != "", "")
             told[profile].insert(6, f"under `{COMMITTED}`", told[profile]["claim"].map(beside).fillna(""))
         parts[i] += "\n\n" + markdown(told[profile])
     return "\n\n".join(parts)
