@@ -38,8 +38,8 @@ def test_every_usual_form_becomes_the_same_mask(mask):
         (torch.full((2, 3), -0.5), "values from -0.5"),
         (torch.zeros(3, 2), r"got shape \(3, 2\).*2 x 3"),
         (torch.zeros(1, 3, 2, 3), r"got shape \(1, 3, 2, 3\)"),
-        ("mask.png", "got str"),
-        (Image.new("L", (2, 2)), r"got shape \(2, 2\)"),
+        (7, "got int, expected a tensor, an array, a PIL image or its file"),
+        (Image.new("L", (2, 4)), "got 2 x 4, expected the picture's 3 x 2"),
     ],
 )
 def test_a_bad_mask_is_one_clear_sentence(mask, message):

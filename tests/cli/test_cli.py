@@ -57,6 +57,17 @@ def test_one_photo_is_finished_beside_itself(tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(out))[outside], np.asarray(Image.open(photo))[outside])
 
 
+def test_what_is_seldom_meant_is_noted(tmp_path, capsys):
+    photo, edited = picture(tmp_path / "p.png"), picture(tmp_path / "e.png", 1)
+    Image.new("L", Image.open(photo).size).save(tmp_path / "black.png")
+    out = tmp_path / "out.jpg"
+    assert main(["finish", str(photo), str(edited), str(tmp_path / "black.png"), "-o", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert "note: p: the mask has no white" in said and "JPEG changes the known pixels" in said
+    assert main(["finish", str(photo), str(edited), str(hole(tmp_path / "m.png"))]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten_unless_told(tmp_path, capsys):
     arguments = [str(picture(tmp_path / "p.png")), str(picture(tmp_path / "e.png", 1)), str(hole(tmp_path / "m.png"))]
     out = picture(tmp_path / "out.png", 5)

@@ -39,6 +39,21 @@ def test_a_finished_picture_is_the_photos_outside_with_its_metadata(model, tmp_p
     assert (np.asarray(result)[~outside] != np.asarray(photo)[~outside]).any()
 
 
+def test_pictures_arrays_and_files_give_the_same(model, tmp_path):
+    given = picture(0), picture(1), hole()
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for image, file in zip(given, files, strict=True):
+        image.save(file)
+    arrays = np.asarray(given[0]), np.asarray(given[1]), np.asarray(given[2]) > 0
+    expected = np.asarray(finish(*given, model=model))
+    for others in (files, [str(file) for file in files], arrays):
+        np.testing.assert_array_equal(np.asarray(finish(*others, model=model)), expected)
+    with pytest.raises(
+        ValueError, match=r"photo: got an array \(48, 64, 3\) of float64, expected \(H, W, 3\) of uint8"
+    ):
+        finish(arrays[0] / 255, *arrays[1:], model=model)
+
+
 def test_an_edit_of_another_size_is_brought_to_the_photos(model):
     photo, edited = picture(0), picture(1)
     larger = edited.resize((128, 96), Image.Resampling.NEAREST)
@@ -67,7 +82,7 @@ def test_tensors_go_in_and_come_out_as_the_edits_type(model):
     [
         ({"photo": 3}, "photo: got int, expected a PIL image"),
         ({"edited": picture(1, (64, 64))}, "edited: got 64 x 64, expected the shape of the photo's 64 x 48"),
-        ({"mask": Image.new("L", (10, 10))}, "mask: got shape"),
+        ({"mask": Image.new("L", (10, 10))}, "mask: got 10 x 10, expected the picture's "),
         ({"strength": 1.5}, "strength: got 1.5, expected 0 to 1"),
         ({"photo": torch.zeros(1, 3, 4, 4), "edited": picture(1)}, "edited: got Image, expected a tensor"),
         ({"photo": torch.zeros(1, 3, 4, 4), "edited": torch.zeros(1, 3, 4, 8)}, "edited: got"),

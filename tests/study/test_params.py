@@ -55,8 +55,7 @@ def test_every_profile_is_valid_and_writes_to_its_own_folders(profile):
         (lambda p: p.update(images=None), "images: got None, expected: "),
         (lambda p: p.pop("training"), "training: got nothing, expected: Field required"),
         (lambda p: p.update(training=None), "training: got None, expected: "),
-        (lambda p: p["training"].update(steps=None), "training.steps: got None, expected those of each decoder"),
-        (lambda p: p["training"].update(steps=5), "training.steps: got 5, expected those of each decoder"),
+        (lambda p: p["training"].update(steps=None), "training.base.steps: got None, expected: Input should be a"),
         (lambda p: p["evaluation"].update(split="train"), "evaluation.split: got 'train', expected: .*'val' or 'test'"),
         (lambda p: p.update(stream={}), "stream, dataset, folder: got None and None, expected exactly one of them"),
     ],
@@ -84,6 +83,12 @@ def test_a_section_that_is_missing_or_null_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=f"^params.yaml, {message}") as error:
         load_params("smoke", changed(tmp_path, change))
     assert_a_sentence(error)
+
+
+def test_a_single_number_of_steps_is_that_of_every_decoder(tmp_path):
+    path = changed(tmp_path, lambda content: content["profiles"]["smoke"]["training"].update(steps=5))
+    training = load_params("smoke", path).training
+    assert training.keys() == CONTENT["decoders"].keys() and {of.steps for of in training.values()} == {5}
 
 
 @pytest.mark.parametrize(
