@@ -28,7 +28,7 @@ def test_any_size_and_mode_goes_in_and_the_same_size_comes_out(base, model):
 
 @pytest.mark.parametrize("photo, mask, message", [
     (None, Image.new("L", (32, 32)), "photo: got NoneType, expected a PIL image"),
-    (Image.new("RGB", (32, 32)), Image.new("L", (16, 32)), "mask: got shape"),
+    (Image.new("RGB", (32, 32)), Image.new("L", (16, 32)), "mask: got 16 x 32, expected the picture's 32 x 32"),
     (Image.new("RGB", (32, 32)), None, "mask: got NoneType"),
 ])  # fmt: skip
 def test_bad_input_is_one_clear_sentence(base, model, photo, mask, message):
