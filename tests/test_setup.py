@@ -61,6 +61,8 @@ def test_what_starts_elsewhere_installs_from_the_same_list():
     devcontainer = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     assert "-r requirements.lock" in devcontainer["postCreateCommand"]
     assert (ROOT / ".binder" / "requirements.txt").read_text() == "-r ../requirements.lock\n"
+    cells = ["".join(c["source"]) for c in json.loads((ROOT / ".colab" / "start.ipynb").read_text())["cells"]]
+    assert "pip install -q -r requirements.lock" in cells[1] and "python -m asymlib.study.tour" in cells[2]
 
 
 def test_the_library_depends_on_what_it_imports():
