@@ -176,13 +176,13 @@ def plot_intervals(tables: dict[str, pd.DataFrame], metric: str, label: str, log
 
 
 def plot_curves(
-    curves: dict[str, pd.DataFrame], vanilla: dict[str, float], x: str = "step", label: str = "training step"
+    curves: dict[str, pd.DataFrame], vanilla: dict[str, float] | None, x: str = "step", label: str = "training step"
 ) -> Figure:
     """pre_error and hole PSNR on the validation batch over training, with vanilla's as a dotted line.
 
     Args:
         curves: Variant -> rows of {step, pre_error, hole_psnr}.
-        vanilla: The vanilla decoder's pre_error and hole_psnr on the same batch.
+        vanilla: The vanilla decoder's pre_error and hole_psnr on the same batch; None draws no line.
         x: Column of the horizontal axis.
         label: Its label with the unit.
     """
@@ -192,7 +192,8 @@ def plot_curves(
         for axes, (metric, title) in zip(panels, labels.items(), strict=True):
             for variant, curve in curves.items():
                 axes.plot(curve[x], curve[metric], color=COLOURS.get(variant), label=variant)
-            axes.axhline(vanilla[metric], color="black", linestyle=":", label="vanilla")
+            if vanilla is not None:
+                axes.axhline(vanilla[metric], color="black", linestyle=":", label="vanilla")
             axes.set(xlabel=label, ylabel=title)
         panels[0].set_yscale("log")
         panels[1].legend(frameon=False, fontsize=8)
