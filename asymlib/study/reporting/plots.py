@@ -26,6 +26,8 @@ COLOURS = {
     "vanilla_finetuned": "#999999",
     "vanilla_paste_hard": "#56B4E9",
     "base": "#D55E00",
+    "fitted": "#0072B2",
+    "base_4679": "#56B4E9",
     "large_1.5x": "#E69F00",
     "large_2x": "#009E73",
     "large_2x_without_branch": "#CC79A7",
