@@ -252,7 +252,7 @@ def test_the_hole_alone_is_decoded_when_asked(free, monkeypatch):
     ({"mask": Image.new("L", (64, 49))}, "mask: got 64 x 49, expected the upright image's 64 x 48 or its"),
     ({"mask": np.zeros((2, 48, 64))}, "mask: got 2, expected one"),
     ({"mask": np.full((48, 64), 255)}, "mask: got values from 255 to 255"),
-    ({"mask": "mask.png"}, "mask: got str"),
+    ({"mask": 7}, "mask: got int"),
     ({"mask": None}, "mask: got NoneType"),
 ])  # fmt: skip
 def test_bad_pictures_are_one_clear_sentence(inpaint, change, message):
