@@ -39,7 +39,7 @@ def test_a_first_picture_of_a_packaged_photograph(pretrained, monkeypatch, capsy
     tour.main()
     with Image.open(tmp_path / "first.png") as picture:
         assert 6 * 160 < picture.width < 1100 and picture.height > 3 * 160
-    assert "outside the hole vanilla is off by" in capsys.readouterr().out
+    assert "Outside the hole vanilla is off by" in capsys.readouterr().out
 
 
 def test_a_first_picture_of_one_s_own(pretrained, monkeypatch, tmp_path):
