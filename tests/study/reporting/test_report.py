@@ -44,11 +44,14 @@ def test_the_verdicts_of_default_stand_beside_those_of_the_headline(tmp_path):
     columns = ["family", "claim", "direction", "bound", "unit", "estimate", "low", "high", "scenes", "p_adjusted"]
     for profile, verdicts in {report.HEADLINE: ("holds", "open"), "default": ("open", "does not hold")}.items():
         rows = [("ours", c, "below", 1, "", 0.5, 0.4, 0.6, 9, 0.1) for c in ("first", "second")]
-        table = pd.DataFrame(rows, columns=columns).assign(variant="base", metric="m", verdict=verdicts)
+        table = pd.DataFrame(rows, columns=columns).assign(
+            variant="base", metric="m", table="inpainting", source="own", verdict=verdicts
+        )
         folder = tmp_path / profile / "tables"
         folder.mkdir(parents=True)
         pd.concat([table, table.assign(family="paper")]).to_csv(folder / "claims.csv", index=False)
     lines = [
         line.split("|") for line in report.readme_claims(tmp_path, report.HEADLINE).splitlines() if "first" in line
     ]
-    assert len(lines) == 2 and all([part.strip() for part in line[6:8]] == ["holds", "open"] for line in lines)
+    beside = [[part.strip() for part in line[6:9]] for line in lines]
+    assert beside == 2 * [["holds", "open, 0.5 [0.4, 0.6]", "inpainting: base own m"]]

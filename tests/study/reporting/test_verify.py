@@ -274,7 +274,10 @@ def test_the_report_counts_differences_alone_and_prints_every_kind(capsys):
         "  other code, such as provenance/base.json, commit: committed a, recomputed b",
         "  not recorded, such as provenance/base.json, latents: committed None, recomputed c",
         "  width.csv, base value: committed inf, recomputed 38.2",
+        "1 cells differ",
     ]
+    assert report(cells[:3]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "every cell that can be computed again agrees"
 
 
 @pytest.fixture
