@@ -119,7 +119,7 @@ def photo(tmp_path_factory) -> Path:
 def painter(photo):
     """`asymlib paint`, and its address."""
     port = free_port()
-    command = [sys.executable, "-m", "asymlib.cli", "paint", str(photo), "--port", str(port), "--no-browser"]
+    command = [sys.executable, "-m", "asymlib", "paint", str(photo), "--port", str(port), "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     address = re.search(r"http://\S+", process.stdout.readline())[0]
     wait_for(address)
