@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
 from asymlib.cli.jobs import Job, carry_out, plan
 
@@ -51,8 +52,8 @@ def finish(
         from asymlib.editing.finishing import finish
         from asymlib.pictures import save_picture
 
-        _note_what_surprises(job)
-        save_picture(finish(job.inputs["photo"], job.inputs["edited"], job.inputs["mask"], strength), job.out)
+        hole = _noted(job)
+        save_picture(finish(job.inputs["photo"], job.inputs["edited"], hole, strength), job.out)
 
     return carry_out(planned, work, dry_run, as_json)
 
@@ -82,20 +83,22 @@ def inpaint(
         from asymlib.pictures import save_picture
 
         asked = {"word": word, "example": example, "steps": steps, "seed": seed}
-        _note_what_surprises(job)
-        save_picture(inpaint(job.inputs["photo"], job.inputs["mask"], **shipped_models(method.name), **asked), job.out)
+        hole = _noted(job)
+        save_picture(inpaint(job.inputs["photo"], hole, **shipped_models(method.name), **asked), job.out)
 
     return carry_out(planned, work, dry_run, as_json)
 
 
-def _note_what_surprises(job: Job) -> None:
-    """Say what is no mistake and yet seldom meant, beside the results."""
+def _noted(job: Job) -> Image.Image:
+    """The job's mask; what is no mistake and yet seldom meant is said beside the results."""
     from asymlib.pictures import open_picture, read_mask
 
     if job.out.suffix.lower() in (".jpg", ".jpeg"):
         print(f"note: {job.out}: JPEG changes the known pixels, a .png keeps them", file=sys.stderr)
-    if not read_mask(open_picture(job.inputs["mask"], "mask")).any():
+    hole = open_picture(job.inputs["mask"], "mask")
+    if not read_mask(hole).any():
         print(f"note: {job.name}: the mask has no white, so nothing is edited", file=sys.stderr)
+    return hole
 
 
 def paint(

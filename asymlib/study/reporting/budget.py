@@ -3,16 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from asymlib.study.reporting.tables import comparisons, facts, over_seeds, telling
+from asymlib.study.reporting.tables import SHORT_RUNS, comparisons, facts, over_seeds, telling
 
 # a heavier decoder, and base with as many steps and with as many multiply-accumulates
 HEAVIER = {"large_1.5x_800": ("base_800", "base_2245"), "large_2x_800": ("base_800", "base_4679")}
-HOWS = {
-    "pre_error": "ratio",
-    "ring_l1_4": "difference",
-    "hole_psnr": "difference",
-    "hole_effnet_distance": "difference",
-}
+HOWS = {metric: SHORT_RUNS[metric] for metric in ("pre_error", "ring_l1_4", "hole_psnr", "hole_effnet_distance")}
 
 
 def long_runs_table(rows: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
@@ -45,10 +40,8 @@ def curve_over_compute(record: dict, official: dict) -> pd.DataFrame:
     Returns:
         Rows of {step, tmac, pre_error, hole_psnr, loss}: 10^12 multiply-accumulates until there.
     """
-    curve, worth = (
-        pd.DataFrame(record["curve"]),
-        official["training_tmac"] / (official["steps"] * official["decode_gmac"]),
-    )
+    curve = pd.DataFrame(record["curve"])
+    worth = official["training_tmac"] / (official["steps"] * official["decode_gmac"])
     of_steps = worth * record["decode_gmac"] * curve["step"]
     fitting = record["training_tmac"] - of_steps.iloc[-1]
     return curve.assign(tmac=fitting + of_steps)

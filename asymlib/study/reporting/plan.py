@@ -100,12 +100,13 @@ def training_plan(params: Profile, tflops: float = TFLOPS, price: float = PRICE)
 
 def plan_text(params: Profile) -> str:
     """The paragraph and table of docs/PAPER_SCALE.md."""
+    fit = fitting_tmac()
     return (
         f"At {TFLOPS:.0f} TFLOP/s sustained on one GPU and {PRICE:.2f} US dollars for its hour, both assumed; "
         f"everything else is counted on one training step at {params.stream.size} px:\n\n"
         f"{markdown(training_plan(params))}\n\n"
-        f"To fit known pixels first (`inherit: fitted`, notebook 09) takes base {fitting_tmac():.0f} TMAC once, "
-        f"{fitting_tmac() * 1e3 / _gmac_a_step(params):.1f} of one of its {params.training['base'].steps:,} steps. "
+        f"To fit known pixels first (`inherit: fitted`, notebook 09) takes base {fit:.0f} TMAC once, "
+        f"{fit * 1e3 / _gmac_a_step(params):.1f} of one of its {params.training['base'].steps:,} steps. "
         "How many steps that saves at this scale was not measured."
     )
 
