@@ -176,17 +176,29 @@ def _of_weights(path: Path, name: str) -> dict:
         facts["parameters"] = facts.get("parameters", 0) + sum(math.prod(size) for size in sizes)
         facts["precision"] = ", ".join(sorted({part.get_dtype() for part in parts}))
     facts["sha256"] = content_hash(*sorted(folder.glob("*.safetensors")))
-    record = folder / RECORD
-    return facts | (json.loads(record.read_text()) if record.is_file() else {"record": "none beside the weights"})
+    record = next((path for path in (folder / RECORD, *_records_of_stages(folder)) if path.is_file()), None)
+    return facts | (json.loads(record.read_text()) if record else {"record": "none beside the weights"})
+
+
+def _records_of_stages(weights: Path) -> list[Path]:
+    """Where a stage of the study that wrote these weights keeps their record, if it is one of that."""
+    for checkpoints in weights.resolve().parents:
+        if checkpoints.name == "checkpoints":
+            results = checkpoints.parent / "results" / weights.resolve().relative_to(checkpoints).parts[0]
+            return [results / "provenance" / f"{weights.name}.json", results / weights.name / RECORD]
+    return []
 
 
 def _of_results(path: Path) -> dict:
-    """The records of the profile in whose results a file lies."""
+    """The record beside a file, or those of the profile or of the runs in whose results it lies."""
+    if path.with_suffix(".json").is_file():
+        return {"file": str(path)} | json.loads(path.with_suffix(".json").read_text())
     for folder in path.resolve().parents:
-        records = sorted((folder / "provenance").glob("*.json"))
-        if records:
+        runs = folder / "provenance.json"
+        models = {r.stem: json.loads(r.read_text()) for r in sorted((folder / "provenance").glob("*.json"))}
+        models = models or (json.loads(runs.read_text()) if runs.is_file() else {})
+        if models:
             told = ("commit", "seed", "data", "first_stage", "code")
-            models = {r.stem: json.loads(r.read_text()) for r in records}
             return {"file": str(path), "profile": folder.name} | {
                 name: {key: record[key] for key in told if key in record} for name, record in models.items()
             }

@@ -166,6 +166,26 @@ def test_a_folder_of_weights_and_a_table_tell_their_history(tmp_path, capsys):
     (results / "table.csv").write_text("a,b\n")
     assert main(["info", str(results / "table.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["base"] == {"commit": "abc", "seed": 3, "data": "d"}
+    runs = tmp_path / "results" / "runs"
+    runs.mkdir()
+    (runs / "provenance.json").write_text(json.dumps({"base_0": {"commit": "def", "seed": 0}}))
+    (runs / "rows.csv.gz").write_bytes(b"")
+    assert main(["info", str(runs / "rows.csv.gz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["base_0"] == {"commit": "def", "seed": 0}
+    (runs / "words.csv").write_text("a,b\n")
+    (runs / "words.json").write_text(json.dumps({"commit": "ghi"}))
+    assert main(["info", str(runs / "words.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "ghi"
+    assert main(["info", str(weights(tmp_path / "checkpoints" / "mine" / "decoders" / "base")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "abc"
+    assert main(["info", str(weights(tmp_path / "checkpoints" / "alone")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["record"] == "none beside the weights"
+
+
+def weights(folder):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
 
 
 def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):

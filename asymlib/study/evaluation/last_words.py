@@ -3,15 +3,18 @@
     python -m asymlib.study.evaluation.last_words PROFILE FOLDER... --out TABLE
 
 Each FOLDER is one that `asymlib.study.training.last_word --out FOLDER` wrote; its name is the variant's. The stages of
-the profile up to `last_word` have been run. The committed table is results/long_runs/last_words.csv.
+the profile up to `last_word` have been run. The committed table is results/long_runs/last_words.csv; the JSON file
+beside it says what it was made of.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 
+from asymlib.files import content_hash
 from asymlib.models.first_stage import load_first_stage
 from asymlib.models.last_word import LastWord
 from asymlib.study.diffusion import load_diffusion
@@ -19,6 +22,7 @@ from asymlib.study.evaluation.finishers import evaluate_finishers, make_edits, r
 from asymlib.study.evaluation.readings import read_pairs, thin
 from asymlib.study.finishers import finishers
 from asymlib.study.params import Profile, load_params
+from asymlib.study.provenance import provenance, write_json
 from asymlib.study.reporting.tables import comparisons, write_table
 
 # of a variant over another way
@@ -61,8 +65,12 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         params = load_params(arguments.profile)
+        trained = {folder.name: json.loads((folder / "record.json").read_text()) for folder in arguments.folders}
+        made_of = content_hash(params.data, params.checkpoints / "first_stage", params.checkpoints / "inpainter")
+        record = provenance(profile=params.name, seed=params.seed, made_of=made_of, last_words=trained)
         models = {folder.name: LastWord.from_pretrained(folder).eval() for folder in arguments.folders}
         write_table(compare_last_words(params, models), arguments.out)
+        write_json(record, arguments.out.with_suffix(".json"))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

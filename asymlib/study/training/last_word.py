@@ -252,10 +252,16 @@ def main() -> None:
 
 
 def run(params: Profile, seed: int, without: str | None = None, out: Path | None = None) -> None:
-    """The stage: codecs, edits, training, or what ships; the model in checkpoints, its record and curve in results."""
+    """The stage: codecs, edits, training, or what ships; the model in checkpoints, its record and curve in results.
+
+    With `out` all three lie there, as in what ships.
+    """
     torch.set_num_threads(params.threads)
-    settings, home = params.last_word, out or params.checkpoints / "last_word"
-    results = params.results / home.name
+    settings, home, results = (
+        params.last_word,
+        out or params.checkpoints / "last_word",
+        out or params.results / "last_word",
+    )
     results.mkdir(parents=True, exist_ok=True)
     if settings.source == "bundled":
         bundled = pretrained("last_word")
