@@ -114,6 +114,10 @@ def test_few_pixels_are_decoded_for_a_small_hole(first_stage, photo):
     assert len(holes._windows(steps, apart, (40, 64), (320, 512))) == 2
     near = box_mask((320, 512), Box(0, 32, 0, 32)) + box_mask((320, 512), Box(0, 32, 110, 142))
     assert len(holes._windows(steps, near, (40, 64), (320, 512))) == 1
+    nearly_all = box_mask((320, 512), Box(0, 320, 0, 440))
+    assert holes._windows(steps, nearly_all, (40, 64), (320, 512)) == [Box(0, 320, 0, 512)]
+    half = box_mask((320, 512), Box(0, 320, 0, 256))
+    assert holes._windows(steps, half, (40, 64), (320, 512))[0].right < 400
 
 
 def test_many_specks_end_in_few_windows():

@@ -33,8 +33,8 @@ COMPARED = {
 }
 
 
-def compare_last_words(params: Profile, models: dict[str, LastWord]) -> pd.DataFrame:
-    """How far each is behind the best other way (`regret`), and its seam and change beside pasting's and Poisson's.
+def evaluate_last_words(params: Profile, models: dict[str, LastWord]) -> pd.DataFrame:
+    """Rows of `evaluate_finishers`, of all finishers and these, on every scene of notebook 12.
 
     Args:
         params: The profile, whose first stage, diffusion model and test scenes are used.
@@ -44,10 +44,19 @@ def compare_last_words(params: Profile, models: dict[str, LastWord]) -> pd.DataF
     inpainter = load_diffusion(params.checkpoints / "inpainter", first_stage)
     pairs = thin(read_pairs(params, "last_words"), every=1)
     edits = make_edits(first_stage, inpainter, pairs, params.inpainter.sampling_steps, params.seed)
-    rows = evaluate_finishers(edits, pairs, finishers(None) | models, params.seed)
+    return evaluate_finishers(edits, pairs, finishers(None) | models, params.seed)
+
+
+def compare_last_words(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """How far each is behind the best other way (`regret`), and its seam and change beside pasting's and Poisson's.
+
+    Args:
+        rows: From `evaluate_last_words`.
+        names: Of the models; none is another's competitor.
+    """
     parts = []
-    for name in models:
-        beside = rows[~rows["variant"].isin(models.keys() - {name})]
+    for name in names:
+        beside = rows[~rows["variant"].isin({*names} - {name})]
         parts.append(regret(beside, name))
         for metric, (against, how) in COMPARED.items():
             two = beside[beside["variant"].isin([name, against])]
@@ -69,7 +78,7 @@ def main() -> None:
         made_of = content_hash(params.data, params.checkpoints / "first_stage", params.checkpoints / "inpainter")
         record = provenance(profile=params.name, seed=params.seed, made_of=made_of, last_words=trained)
         models = {folder.name: LastWord.from_pretrained(folder).eval() for folder in arguments.folders}
-        write_table(compare_last_words(params, models), arguments.out)
+        write_table(compare_last_words(evaluate_last_words(params, models), list(models)), arguments.out)
         write_json(record, arguments.out.with_suffix(".json"))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -12,6 +12,7 @@ from asymlib.pixels import to_tensor
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.edits import TINTS
 from asymlib.study.evaluation.finishers import evaluate_finishers, evaluate_rim, make_edits, regret, scenes_of
+from asymlib.study.evaluation.last_words import compare_last_words
 from asymlib.study.finishers import LENGTHS, finishers, paste_colour_transferred
 
 
@@ -65,17 +66,22 @@ def test_sources_and_rows(scene, first_stage):
     pd.testing.assert_frame_equal(of_rim, rows.query("metric == 'ring_l1_4'").reset_index(drop=True))
 
 
-def test_regret_is_against_the_best_fair_finisher():
-    """Breaks when the unfair ones compete, or PSNR, where more is better, is told like an error."""
+def rows_with(values: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """Four scenes, on which each variant has these metrics, a little more from scene to scene."""
     rows = []
-    values = {"last_word": (2.2, 30.0), "good": (2.0, 29.0), "bad": (4.0, 20.0), "paste_feathered": (1.0, 40.0)}
-    for variant, (ring, decibels) in values.items():
+    for variant, metrics in values.items():
         for i in range(4):
             common = {"variant": variant, "seed": 0, "source": "own", "mask_kind": f"k{i % 2}", "stratum": "photograph"}
             common |= {"photograph": f"p{i}", "pair": f"p{i}"}
-            rows += [common | {"metric": "ring_l1_4", "value": ring + 0.01 * i}]
-            rows += [common | {"metric": "hole_psnr", "value": decibels + 0.01 * i}]
-    told = regret(pd.DataFrame(rows)).set_index("metric")
+            rows += [common | {"metric": metric, "value": value + 0.01 * i} for metric, value in metrics.items()]
+    return pd.DataFrame(rows)
+
+
+def test_regret_is_against_the_best_fair_finisher():
+    """Breaks when the unfair ones compete, or PSNR, where more is better, is told like an error."""
+    values = {"last_word": (2.2, 30.0), "good": (2.0, 29.0), "bad": (4.0, 20.0), "paste_feathered": (1.0, 40.0)}
+    rows = rows_with({name: {"ring_l1_4": ring, "hole_psnr": psnr} for name, (ring, psnr) in values.items()})
+    told = regret(rows).set_index("metric")
     assert set(told["best"]) == {"good"} and set(told["variant"]) == {"last_word"}
     assert told.loc["ring_l1_4_ratio_to_best", "value"] == pytest.approx(1.1, abs=0.01)
     assert told.loc["hole_psnr_difference_to_best", "value"] == pytest.approx(1.0)
@@ -90,3 +96,14 @@ def test_scenes_are_middle_squares_of_a_split(tmp_path):
     pairs = scenes_of(tmp_path, 2, 64, 0, "val")
     assert pairs.image.shape == (2, 3, 64, 64) and pairs.mask.shape == (2, 1, 64, 64)
     assert pairs.table["photograph"].str.startswith("val/").all()
+
+
+def test_last_words_of_other_seeds_are_no_competitors():
+    rings = {"seed_1": 2.2, "seed_2": 1.0, "paste_hard": 4.0, "paste_poisson": 2.0}
+    rows = rows_with(
+        {name: {"ring_l1_4": ring, "seam_added": ring, "hole_changed": ring} for name, ring in rings.items()}
+    )
+    told = compare_last_words(rows, ["seed_1", "seed_2"]).set_index(["variant", "metric"])["value"]
+    assert told["seed_1", "ring_l1_4_ratio_to_best"] == pytest.approx(1.1, abs=0.01)
+    assert told["seed_2", "seam_added_ratio_to_paste_hard"] == pytest.approx(0.25, abs=0.01)
+    assert told["seed_1", "hole_changed_ratio_to_paste_poisson"] == pytest.approx(1.1, abs=0.01)
