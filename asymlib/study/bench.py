@@ -1,6 +1,9 @@
 """`make bench`: what decoding and finishing cost beside each other, timed alternately in one run on this machine.
 
     python -m asymlib.study.bench [--sizes 256 512] [--rounds 3] [--out results/bench.csv]
+    accelerate launch --multi_gpu --num_processes 2 -m asymlib.study.bench --training
+
+The second times training alone, in the processes that it is launched in; the first calls it.
 
 Full-size decoders of Stable Diffusion's make with random weights: what they cost does not depend on their values. Only
 ratios are written, since another machine is faster or slower at all of it; beside them what was counted.
@@ -8,10 +11,13 @@ ratios are written, since another machine is faster or slower at all of it; besi
 
 import argparse
 import json
+import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import count, repeat
@@ -41,8 +47,12 @@ from asymlib.training.distributed import make_accelerator
 from asymlib.training.settings import TrainingSettings
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
+REFERENCES = ("vanilla", "asymmetric")
 FINISHED = 0.25  # the hole of what comes after a decoder
 LARGE = 2048  # pixels a side of the picture whose memory alone is counted
+SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted
+BATCHES = (2, 4)  # of pictures of the middle side
+BATCH = 8  # crops of a training step
 TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 WIDTHS = (128, 256, 512, 512)
 
@@ -115,8 +125,8 @@ def runs_at(
     return runs
 
 
-def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
-    """Every run beside `vanilla` and `asymmetric` of the same round.
+def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
+    """Every run beside those of `references` of the same round.
 
     Returns:
         Rows `subject, reference, hole_share, metric, ratio, low, high`: `time` is the median of the rounds' ratios with
@@ -134,7 +144,7 @@ def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
             seconds[key].append(_seconds(run, device))
     rows = []
     for key, times in seconds.items():
-        for against in [other for other in runs if other[0] in ("vanilla", "asymmetric") and other[0] != key[0]]:
+        for against in [other for other in runs if other[0] in references and other[0] != key[0]]:
             ratios = [a / b for a, b in zip(times, seconds[against], strict=True)]
             rows.append([key[0], against[0], key[1], "time", median(ratios), min(ratios), max(ratios)])
             for metric, number in counted[key].items():
@@ -145,27 +155,76 @@ def measured(runs: Runs, rounds: int, device: str) -> pd.DataFrame:
 def large_memory(plain: AutoencoderKL, device: str, share: float = 0.1) -> pd.DataFrame:
     """Peak memory of windows around a hole beside the whole decode's, which is counted on the meta device."""
     image, mask = torch.zeros(1, 3, LARGE, LARGE, device=device), _square(LARGE, share).to(device)
-    latent = torch.zeros(1, 4, LARGE // 8, LARGE // 8, device=device)
+    latent = torch.zeros(_latent_shape(LARGE), device=device)
     windows = peak_memory(partial(decode_hole, plain, latent, image, mask))
-    with torch.device("meta"):
-        whole = peak_memory(partial(type(plain).from_config(plain.config).decode, latent.to("meta")))
+    whole = _counted(plain, LARGE)["memory"]
     row = {"subject": "decode_hole", "reference": "vanilla", "size_px": LARGE, "hole_share": share, "metric": "memory"}
     return pd.DataFrame([row | {"ratio": windows / whole}])
 
 
+def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
+    """A decode over the side of the picture and over the batch, beside one of the middle side; of sides beyond, what is
+    counted on the meta device. And a training step in two processes, beside one with the threads of both."""
+    middle = SIDES[1]
+    shapes = {f"vanilla_{side}_px": _latent_shape(side) for side in SIDES}
+    shapes |= {f"vanilla_batch_{n}": _latent_shape(middle, n) for n in BATCHES}
+    runs: Runs = {(name, 1.0): partial(plain.decode, torch.zeros(s, device=device)) for name, s in shapes.items()}
+    rows = [measured(runs, rounds, device, (f"vanilla_{middle}_px",))]
+    reference = _counted(plain, middle)
+    for side in (2 * SIDES[-1], LARGE):
+        subject = {"subject": f"vanilla_{side}_px", "reference": f"vanilla_{middle}_px", "hole_share": 1.0}
+        counted = _counted(plain, side)
+        rows += [pd.DataFrame([subject | {"metric": m, "ratio": counted[m] / reference[m]}]) for m in counted]
+    if device == "cpu":
+        seconds = [[1 / _launched(processes) for _ in range(rounds)] for processes in (1, 2)]
+        ratios = [two / one for one, two in zip(*seconds, strict=True)]
+        subject = {"subject": "training_2_processes", "reference": "training_1_process", "metric": "time"}
+        rows.append(pd.DataFrame([subject | {"ratio": median(ratios), "low": min(ratios), "high": max(ratios)}]))
+    return pd.concat(rows)
+
+
+def _launched(processes: int) -> float:
+    """Training steps a second in so many processes on the CPU, each with its share of the threads."""
+    command = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--num_processes", str(processes), "-m", "asymlib.study.bench", "--training"]
+    shares = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)), "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run([sys.executable, "-m", *command], env=os.environ | shares, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["training_steps_a_second"]
+
+
+def _counted(plain: AutoencoderKL, side: int) -> dict[str, float]:
+    """Multiply-accumulates and peak memory of a decode, on the meta device.
+
+    The memory is that of a decoder without attention: the meta device keeps all scores at once, flash attention none of
+    them, and what it needs lies below the peak of the upper levels.
+    """
+    with torch.device("meta"):
+        latent = torch.zeros(_latent_shape(side))
+        whole = type(plain).from_config(plain.config)
+        spared = type(plain).from_config(plain.config, mid_block_add_attention=False)
+        with torch.no_grad(), FlopCounterMode(display=False) as flops:
+            whole.decode(latent)
+        return {"macs": flops.get_total_flops() // 2, "memory": peak_memory(partial(spared.decode, latent))}
+
+
+def _latent_shape(side: int, batch: int = 1) -> tuple[int, ...]:
+    return batch, 4, side // 8, side // 8
+
+
 def training_speed(device: str, steps: int = 10) -> dict[str, float]:
-    """Steps a second of base on the bundled first stage, 8 crops of 48 px; and its multiply-accumulates a second as a
-    share of those of the fastest convolution found, forward and backward."""
-    vqgan, size, batch = asymmetric_vqgan(load_first_stage(pretrained("first_stage"))), 48, 8
-    image, mask = torch.rand(batch, 3, size, size), torch.ones(batch, 1, size, size)
-    batches = repeat((image, torch.randn(batch, 4, size // 8, size // 8), mask, torch.zeros(())))
-    train = partial(
-        train_decoder, vqgan, lambda _: batches, accelerator=make_accelerator(TrainingSettings(), device == "cpu")
-    )
-    train(TrainingSettings(steps=1))  # warms up
-    times = [_seconds(partial(train, TrainingSettings(steps=n)), device, grad=True) for n in (1, 1 + steps)]
+    """Steps a second of base on the bundled first stage, 8 crops of 48 px, in the processes of the launch; and its
+    multiply-accumulates a second as a share of those of the fastest convolution found, forward and backward."""
+    vqgan, size = asymmetric_vqgan(load_first_stage(pretrained("first_stage"))), 48
+    accelerator = make_accelerator(TrainingSettings(), device == "cpu")
+    share = BATCH // accelerator.num_processes
+    image, mask = torch.rand(share, 3, size, size), torch.ones(share, 1, size, size)
+    batches = repeat((image, torch.randn(share, 4, size // 8, size // 8), mask, torch.zeros(())))
+    train = partial(train_decoder, vqgan, lambda _: batches, accelerator=accelerator)
+    train(TrainingSettings(batch=BATCH, steps=1))  # warms up
+    counts = (1, 1 + steps)
+    times = [_seconds(partial(train, TrainingSettings(batch=BATCH, steps=n)), device, grad=True) for n in counts]
     a_second = steps / (times[1] - times[0])
-    macs = 3 * batch * decode_macs(vqgan, size) * a_second
+    macs = 3 * share * decode_macs(vqgan, size) * a_second
     return {"training_steps_a_second": a_second, "training_share_of_peak": macs / _fastest_convolution(device)}
 
 
@@ -205,7 +264,7 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     session = onnx_session(decoders["base"]) if device == "cpu" else None
     runs = {size: runs_at(decoders, size, device, session) for size in sizes}
     parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
-    parts.append(large_memory(decoders["vanilla"], device))
+    parts += [large_memory(decoders["vanilla"], device), growth(decoders["vanilla"], rounds, device)]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)
@@ -242,7 +301,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides in pixels, multiples of 8")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/bench.csv"))
-    table = bench(**vars(parser.parse_args()))
+    parser.add_argument("--training", action="store_true", help="time training alone, in the processes of the launch")
+    arguments = parser.parse_args()
+    if arguments.training:
+        print(json.dumps(training_speed("cuda" if torch.cuda.is_available() else "cpu")))
+        return
+    table = bench(arguments.sizes, arguments.rounds, arguments.out)
     times = table[(table["metric"] == "time") & (table["reference"] == "vanilla")]
     print(times.round(3).to_string(index=False))
 

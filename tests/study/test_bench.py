@@ -25,6 +25,8 @@ def tiny_decoders(monkeypatch):
     decoders = {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
     monkeypatch.setattr(bench, "all_decoders", lambda: decoders)
     monkeypatch.setattr(bench, "LARGE", 1024)
+    monkeypatch.setattr(bench, "SIDES", (64, 128, 256))
+    monkeypatch.setattr(bench, "_launched", lambda processes: 4.0 / processes)
 
 
 def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_path):
@@ -33,12 +35,17 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert list(table.columns) == COLUMNS
     timed = {"vanilla", "base", "decode_hole", "last_word", "paste_poisson"}
     assert timed <= set(table["subject"]) and ("onnx" in set(table["subject"])) != torch.cuda.is_available()
-    assert set(table["reference"]) == {"vanilla", "asymmetric"}
+    assert set(table["reference"]) == {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process"}
     times = table[table["metric"] == "time"]
     assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
     facts = json.loads((tmp_path / "bench.json").read_text())
     assert facts["rounds"] == 2 and facts["threads"] >= 1
     assert {"training_share_of_peak", "training_steps_a_second", "masks_a_second"} <= facts.keys()
+    grown = table[table["reference"] == "vanilla_128_px"].set_index(["subject", "metric"])["ratio"]
+    assert grown["vanilla_batch_4", "macs"] == 4 and 4 <= grown["vanilla_256_px", "macs"] < 5
+    assert grown["vanilla_1024_px", "macs"] > 64 and grown["vanilla_1024_px", "memory"] == pytest.approx(64, rel=0.05)
+    if not torch.cuda.is_available():
+            assert table.set_index("subject").loc["training_2_processes", "ratio"] == 2  # as slow a step
     large = table[table["size_px"] == 1024]
     assert large["metric"].tolist() == ["memory"] and large["ratio"].item() < 0.5
 
@@ -59,3 +66,7 @@ def test_full_size_is_stable_diffusions():
         plain, asymmetric = bench.plain_decoder(), bench.asymmetric_decoder()
     assert sum(p.numel() for p in plain.parameters()) == 83_653_863
     assert sum(p.numel() for p in asymmetric.parameters()) == 94_439_911
+
+
+def test_two_processes_share_a_batch():
+    assert bench._launched(2) > 0
