@@ -4,6 +4,7 @@ Gradio's components; ours are the photo's door (`pictures`), the mask, the metho
 """
 
 import secrets
+import socket
 import tempfile
 import webbrowser
 from pathlib import Path
@@ -47,16 +48,43 @@ def serve(photo: Path | None, port: int, browser: bool) -> None:
 
     Args:
         photo: What it begins with.
-        port: On 127.0.0.1.
+        port: On 127.0.0.1; 0 takes a free one.
         browser: Whether to open it.
+
+    Raises:
+        FileNotFoundError, ValueError: The photo cannot be read, or the port is taken.
     """
+    if photo is not None:
+        read_photo(photo)
     token = secrets.token_urlsafe(16)
-    with tempfile.TemporaryDirectory(prefix="asymlib_") as folder:
-        address = f"http://127.0.0.1:{port}/?token={token}"
-        print(f"painting at {address} (control-c stops)")
+    with tempfile.TemporaryDirectory(prefix="asymlib_") as folder, listening(port) as door:
+        address = f"http://127.0.0.1:{door.getsockname()[1]}/?token={token}"
+        print(f"painting at {address} (control-c stops)", flush=True)
         if browser:
             webbrowser.open(address)
-        uvicorn.run(make_app(token, Path(folder), photo), host="127.0.0.1", port=port, log_level="warning")
+        config = uvicorn.Config(make_app(token, Path(folder), photo), log_level="warning")
+        uvicorn.Server(config).run(sockets=[door])
+
+
+def listening(port: int) -> socket.socket:
+    """A socket on that port of 127.0.0.1, or on a free one for 0.
+
+    Raises:
+        ValueError: It is taken, or none.
+    """
+    door = socket.socket()
+    door.setsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+    )  # a painter that has just been stopped is in nobody's way
+    try:
+        door.bind(("127.0.0.1", port))
+        door.listen()
+    except (OSError, OverflowError) as error:
+        door.close()
+        raise ValueError(
+            f"port: got {port}, which cannot be had ({error}); expected another, or 0 for a free one"
+        ) from error
+    return door
 
 
 def make_app(token: str, folder: Path, photo: Path | None = None) -> FastAPI:

@@ -39,6 +39,17 @@ def painted(size=(60, 40)):
     return {"layers": [layer], "background": None, "composite": None}
 
 
+def test_a_free_port_is_told_and_a_taken_one_refused(tmp_path):
+    """Breaks when the address that is printed is another painter's, or none."""
+    with module.listening(0) as door:
+        port = door.getsockname()[1]
+        assert port > 0
+        with pytest.raises(ValueError, match=f"port: got {port}, which cannot be had"):
+            module.listening(port)
+    with pytest.raises(FileNotFoundError, match="photo: got .*none.jpg, expected an existing picture"):
+        module.serve(tmp_path / "none.jpg", port, browser=False)
+
+
 def test_only_who_brings_the_token_comes_in(client):
     client.cookies.clear()
     for url in ("/", "/?token=wrong", "/config", "/gradio_api/info"):

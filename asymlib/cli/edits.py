@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from PIL import Image
 
@@ -14,9 +15,20 @@ Photo = Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")]
 Mask = Annotated[Path, typer.Argument(help="White (or painted) where the edit is; one for each photo, or one for all.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write; by default beside the photo.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be written, from the names alone.")]
 Json = Annotated[bool, typer.Option("--json", help="Say what was done as one line of JSON.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+
+
+class Word(StrEnum):
+    """What the small diffusion model knows."""
+
+    red = "red"
+    green = "green"
+    blue = "blue"
+    bright = "bright"
+    dark = "dark"
+    grey = "grey"
 
 
 class Method(StrEnum):
@@ -44,6 +56,8 @@ def finish(
 
     asymlib finish photo.jpg edited.png mask.png
 
+    Of folders, pictures of one name belong together, whatever their suffixes:
+
     asymlib finish photos/ edits/ masks/ --out finished/
     """
     planned = plan({"photo": photo, "edited": edited, "mask": mask}, out, "_finished", overwrite)
@@ -62,9 +76,9 @@ def inpaint(
     photo: Photo,
     mask: Mask,
     out: Out = None,
-    word: Annotated[str | None, typer.Option(help="What to fill in: red, green, blue, bright, dark, grey.")] = None,
+    word: Annotated[Word | None, typer.Option(help="What to fill in.")] = None,
     example: Annotated[Path | None, typer.Option(help="A picture whose colours to fill in.")] = None,
-    method: Annotated[Method, typer.Option(help="What decodes the result.")] = Method.base,
+    method: Annotated[Method, typer.Option(help="What decodes the result.")] = Method.last_word,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the diffusion model.")] = 20,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -82,7 +96,7 @@ def inpaint(
         from asymlib.models.shipped import shipped_models
         from asymlib.pictures import save_picture
 
-        asked = {"word": word, "example": example, "steps": steps, "seed": seed}
+        asked = {"word": word and word.value, "example": example, "steps": steps, "seed": seed}
         hole = _noted(job)
         save_picture(inpaint(job.inputs["photo"], hole, **shipped_models(method.name), **asked), job.out)
 
@@ -93,12 +107,35 @@ def _noted(job: Job) -> Image.Image:
     """The job's mask; what is no mistake and yet seldom meant is said beside the results."""
     from asymlib.pictures import open_picture, read_mask
 
+    def note(what: str) -> None:
+        print(f"note: {job.name}: {what}", file=sys.stderr)
+
     if job.out.suffix.lower() in (".jpg", ".jpeg"):
-        print(f"note: {job.out}: JPEG changes the known pixels, a .png keeps them", file=sys.stderr)
-    hole = open_picture(job.inputs["mask"], "mask")
-    if not read_mask(hole).any():
-        print(f"note: {job.name}: the mask has no white, so nothing is edited", file=sys.stderr)
-    return hole
+        note(f"{job.out.name}: JPEG changes the known pixels, a .png keeps them")
+    picture = open_picture(job.inputs["mask"], "mask")
+    mask = read_mask(picture)
+    if not mask.any():
+        note("the mask has no white, so nothing is edited")
+    elif mask.all():
+        note("the mask is all white, so nothing of the photo is kept")
+    elif "edited" in job.inputs:
+        inside, outside = _changed(job, mask)
+        if max(inside, outside) == 0:
+            note("the edit is the photo itself")
+        elif outside > 2 * inside:
+            note("the edit differs more outside the mask than in it; white is where the edit is")
+    return picture
+
+
+def _changed(job: Job, mask: np.ndarray) -> tuple[float, float]:
+    """By how many levels a small copy of the edit differs from one of the photo, in the hole and outside it."""
+    from asymlib.pictures import read_photo
+
+    small = [Image.fromarray(read_photo(job.inputs[name], name).on_white) for name in ("photo", "edited")]
+    photo, edited = (np.asarray(picture.resize((128, 128))).astype(float) for picture in small)
+    hole = np.asarray(Image.fromarray(mask).resize((128, 128)))
+    difference = np.abs(photo - edited).mean(-1)
+    return tuple(float((difference * weight).sum() / max(1e-6, weight.sum())) for weight in (hole, 1 - hole))
 
 
 def paint(
@@ -106,7 +143,7 @@ def paint(
     port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes a free one.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> int:
-    """Paint a mask in the browser and see every method side by side; needs `pip install 'asymlib[app]'`.
+    """Paint a mask in the browser and try every method, before and after; needs `pip install 'asymlib[app]'`.
 
     asymlib paint photo.jpg
     """

@@ -12,7 +12,7 @@ from asymlib.pictures import UNREADABLE, is_picture_file
 
 
 class Job(NamedTuple):
-    """One result: its name, argument -> file, and where it goes."""
+    """One result: the first of its files, by which it is named, argument -> file, and where it goes."""
 
     name: str
     inputs: dict[str, Path]
@@ -33,15 +33,15 @@ def plan(inputs: dict[str, Path], out: Path | None, ending: str, overwrite: bool
     Args:
         inputs: Argument -> a file, or a folder for all pictures in it; the first decides whether there is one result or
             many. Of the others a single file serves all.
-        out: A file, or a folder for many; by default beside the first, its name with `ending`, a PNG: a JPEG would
-            change every pixel.
+        out: A file, or a folder, of which one result takes its own name; by default beside the first, its name with
+            `ending`, a PNG: a JPEG would change every pixel.
         ending: Such as `_finished`.
         overwrite: Whether results that are there are made again.
 
     Raises:
         FileNotFoundError: No such file or folder.
         ValueError: Folders and a single first file, a folder without pictures, two files of one name, or a result that
-            is there.
+            is there, would take an input's place, or is no picture.
     """
     for argument, path in inputs.items():
         if not path.exists():
@@ -51,12 +51,17 @@ def plan(inputs: dict[str, Path], out: Path | None, ending: str, overwrite: bool
         folders = [argument for argument in others if inputs[argument].is_dir()]
         if folders:
             raise ValueError(f"{folders[0]}: got the folder {inputs[folders[0]]}, expected a file, as {first} is one")
-        target = out or inputs[first].with_name(f"{inputs[first].stem}{ending}.png")
+        beside = inputs[first].with_name(f"{inputs[first].stem}{ending}.png")
+        target = out / beside.name if out and out.is_dir() else out or beside
+        if not is_picture_file(target):
+            raise ValueError(f"out: got {target}, expected a name that ends in .png, or in another suffix of a picture")
         if target.exists() and not overwrite:
             raise ValueError(f"out: got {target}, which is there; expected another name, or --overwrite")
-        return Plan([Job(inputs[first].stem, inputs, target)], [], {})
+        job = Job(str(inputs[first]), inputs, target)
+        _require_other_files([job])
+        return Plan([job], [], {})
     target = out or inputs[first].with_name(f"{inputs[first].name}{ending}")
-    if target.exists() and not target.is_dir():
+    if not target.is_dir() and (target.exists() or is_picture_file(target)):
         raise ValueError(f"out: got the file {target}, expected a folder, as {first} is one")
     return _folder_plan({argument: _named(argument, path) for argument, path in inputs.items()}, target, overwrite)
 
@@ -86,21 +91,32 @@ def picture_files(argument: str, folder: Path) -> list[Path]:
     return files
 
 
+def _require_other_files(jobs: list[Job]) -> None:
+    taken = {path.resolve() for job in jobs for path in job.inputs.values()}
+    for job in jobs:
+        if job.out.resolve() in taken:
+            raise ValueError(f"out: got {job.out}, which is an input; expected another name, that nothing is lost")
+
+
 def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite: bool) -> Plan:
     first = next(iter(named))
     jobs, kept, unmatched = [], [], {}
     for argument, files in named.items():
         for name in files if isinstance(files, dict) else ():
             lacking = [other for other, of in named.items() if isinstance(of, dict) and name not in of]
-            if lacking:
-                unmatched[str(files[name])] = f"no {' and no '.join(lacking)} of that name"
-            elif argument == first:
+            if argument != first:
+                if first in lacking:  # else the first has told what is missing
+                    unmatched[str(files[name])] = f"no {first} of the name {name!r}"
+            elif lacking:
+                unmatched[str(files[name])] = f"no {' and no '.join(lacking)} of the name {name!r}"
+            else:
                 target = out / f"{name}.png"
                 inputs = {other: of[name] if isinstance(of, dict) else of for other, of in named.items()}
                 if target.is_file() and not overwrite:
                     kept.append(target)
                 else:
-                    jobs.append(Job(name, inputs, target))
+                    jobs.append(Job(str(files[name]), inputs, target))
+    _require_other_files(jobs)
     return Plan(jobs, kept, unmatched)
 
 

@@ -42,7 +42,8 @@ def train(
 ) -> int:
     """Train the paper's base decoder for an autoencoder on photos of your own; a stopped run goes on where it was.
 
-    With the branch it begins with a fit of the layers that make known pixels, then follows the paper.
+    With the branch it begins with a fit of the layers that make known pixels, 8,000 steps that take a minute or two
+    whatever --steps says, then follows the paper.
 
     asymlib train photos/ --out my_decoder
 
@@ -53,15 +54,17 @@ def train(
     from asymlib.models.first_stage import find_first_stage
     from asymlib.training.checkpoints import code_hash
     from asymlib.training.decoder import batches, train_decoder
-    from asymlib.training.fitting import LR_BRANCH, fit_known_pixels
+    from asymlib.training.fitting import LR_BRANCH, FittingSettings, fit_known_pixels
     from asymlib.training.settings import TrainingSettings
 
     if (out / "config.json").is_file() and not overwrite:
         raise ValueError(f"out: got {out}, where a model is; expected another folder, or --overwrite")
     home = out.with_name(out.name + ".first_stage")
     autoencoder = find_first_stage(first_stage, home, revision, subfolder)
-    crops, files = _read_crops(photos, autoencoder, crop, seed)
     vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
+    if crop % vqgan.factor:
+        raise ValueError(f"crop: got {crop}, expected a multiple of {vqgan.factor}, the side of a latent's cell")
+    crops, files = _read_crops(photos, autoencoder, crop, seed)
     settings = TrainingSettings(steps=steps, batch=batch, lr_branch=LR_BRANCH)
     data_hash, fitted = content_hash(*files), out.with_name(out.name + ".fitted.safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,7 @@ def train(
     )
     fitted.unlink(missing_ok=True)
     facts = {"first_stage": first_stage, "photos": len(files), "data": data_hash, "seed": seed, "crop": crop}
+    facts |= {"fitting": asdict(FittingSettings()) if branch else None}
     facts |= {"settings": asdict(settings), "code": code_hash(), "torch": version("torch"), "loss": curve[-1]["loss"]}
     (out / RECORD).write_text(json.dumps(facts, indent=1) + "\n")
     print(out)
@@ -100,7 +104,7 @@ def _read_crops(folder: Path, autoencoder, crop: int, seed: int):
     files = picture_files("photos", folder)
     rng, cut = np.random.default_rng([seed, 60]), []
     for file in tqdm(files, desc="photos", mininterval=5):
-        pixels = read_photo(file, "photos", smallest=crop).on_white
+        pixels = read_photo(file, f"photos: {file.name}", smallest=crop).on_white  # or a smaller --crop
         for _ in range(CROPS):
             y, x = (int(rng.integers(0, extent - crop + 1)) for extent in pixels.shape[:2])
             cut.append(pixels[y : y + crop, x : x + crop])
@@ -195,7 +199,9 @@ def _of_results(path: Path) -> dict:
         return {"file": str(path)} | json.loads(path.with_suffix(".json").read_text())
     for folder in path.resolve().parents:
         runs = folder / "provenance.json"
-        models = {r.stem: json.loads(r.read_text()) for r in sorted((folder / "provenance").glob("*.json"))}
+        told_by = {r.stem: r for r in sorted((folder / "provenance").glob("*.json"))}
+        told_by |= {r.parent.name: r for r in sorted(folder.glob(f"*/{RECORD}"))} if told_by else {}
+        models = {name: json.loads(record.read_text()) for name, record in told_by.items()}
         models = models or (json.loads(runs.read_text()) if runs.is_file() else {})
         if models:
             told = ("commit", "seed", "data", "first_stage", "code")

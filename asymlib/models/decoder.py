@@ -281,7 +281,8 @@ class AsymmetricVQGAN(ModelMixin, AutoencoderMixin, ConfigMixin):
         if not self.config.branch or tuple(self.config.up_block_out_channels) != (c, 2 * c, 4 * c, 4 * c):
             came = "no branch" if not self.config.branch else f"widths {tuple(self.config.up_block_out_channels)}"
             raise ValueError(
-                f"decoder: got {came}, expected a branch and widths c, 2c, 4c, 4c, which diffusers' class has"
+                f"decoder: got {came}, expected a branch and widths c, 2c, 4c, 4c, which diffusers' class has; "
+                "`decode_with` takes any"
             )
         vae = AsymmetricVAE.from_config({k: v for k, v in self.config.items() if k in _SHARED_CONFIG})
         vae.load_state_dict(self.state_dict())

@@ -22,7 +22,9 @@ def evaluate(
     ],
     photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")],
-    scenes: Annotated[int, typer.Option(min=2, help="How many photos.")] = 24,
+    scenes: Annotated[
+        int, typer.Option(min=2, help="How many photos; of fewer than ten the intervals say little.")
+    ] = 24,
     size: Annotated[int, typer.Option(min=64, help="Side in pixels, a multiple of 8.")] = 256,
     seed: Annotated[int, typer.Option()] = 0,
     revision: Annotated[str, typer.Option(help="Its commit, on the hub.")] = "main",
@@ -36,7 +38,7 @@ def evaluate(
     """
     with _installed("evaluate"):
         from asymlib.study.evaluation.finishers import compare_finishers
-    behind = compare_finishers(autoencoder, photos, out, scenes, size, seed, "test", revision, subfolder)
+    behind = compare_finishers(autoencoder, photos, out, scenes, size, seed, None, revision, subfolder)
     print(behind.to_string(index=False))
     return 0
 

@@ -9,10 +9,12 @@ from diffusers import AsymmetricAutoencoderKL
 from PIL import Image
 
 from asymlib.cli import app, main
+from asymlib.cli.edits import Word
 from asymlib.cli.jobs import Plan, carry_out, plan
 from asymlib.editing import finishing
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.last_word import LastWord
+from asymlib.models.words import WORDS
 from asymlib.training import fitting
 
 COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
@@ -63,7 +65,7 @@ def test_what_is_seldom_meant_is_noted(tmp_path, capsys):
     out = tmp_path / "out.jpg"
     assert main(["finish", str(photo), str(edited), str(tmp_path / "black.png"), "-o", str(out)]) == 0
     said = capsys.readouterr().err
-    assert "note: p: the mask has no white" in said and "JPEG changes the known pixels" in said
+    assert "p.png: the mask has no white" in said and "JPEG changes the known pixels" in said
     assert main(["finish", str(photo), str(edited), str(hole(tmp_path / "m.png"))]) == 0
     assert "note" not in capsys.readouterr().err
 
@@ -97,8 +99,9 @@ def test_every_unmatched_file_is_named_and_the_rest_is_done(folders, capsys):
     inputs = [str(folders / name) for name in ("photos", "edits", "masks")]
     assert main(["finish", *inputs, "-o", str(folders / "out")]) == 1
     told = capsys.readouterr()
-    for name in ("photos/b.png: no edited", "edits/stranger.png: no photo and no mask", "masks/b.png: no edited"):
+    for name in ("photos/b.png: no edited of the name 'b'", "edits/stranger.png: no photo of the name 'stranger'"):
         assert name in told.err.replace("\\", "/")
+    assert told.err.count("error: ") == 2  # the mask that is left over is told by its photo
     assert len(told.out.split()) == 2
 
 
@@ -106,7 +109,7 @@ def test_one_mask_serves_all_photos_and_a_broken_picture_stops_none(folders, cap
     (folders / "edits" / "a.png").write_bytes(b"no picture")
     inputs = [str(folders / "photos"), str(folders / "edits"), str(folders / "masks" / "a.png")]
     assert main(["finish", *inputs, "-o", str(folders / "out")]) == 1
-    assert "error: a: edited: got a.png" in capsys.readouterr().err
+    assert f"error: {folders / 'photos' / 'a.png'}: edited: got a.png" in capsys.readouterr().err
     assert (folders / "out" / "b.png").is_file() and not (folders / "out" / "a.png").exists()
 
 
@@ -128,6 +131,54 @@ def test_a_call_that_cannot_be_planned_is_one_sentence(folders, make, message):
     (folders / "empty").mkdir()
     with pytest.raises((ValueError, OSError), match=message):
         plan(make(folders), None, "_x", False)
+
+
+@pytest.mark.parametrize("inputs", [("photos", "edits", "masks"), ("photos/a.png", "edits/a.png", "masks/a.png")])
+def test_an_input_is_never_overwritten(folders, capsys, inputs):
+    """Breaks when `--overwrite` takes the place of a photo that there is only once."""
+    call = ["finish", *(str(folders / name) for name in inputs), "-o", str(folders / inputs[0]), "--overwrite"]
+    before = (folders / "photos" / "a.png").read_bytes()
+    assert main(call) == 1
+    assert "which is an input; expected another name" in capsys.readouterr().err
+    assert (folders / "photos" / "a.png").read_bytes() == before
+
+
+def test_one_result_goes_into_a_folder_that_is_there(folders, capsys):
+    call = ["finish", *(str(folders / name / "a.png") for name in ("photos", "edits", "masks"))]
+    (folders / "made").mkdir()
+    assert main([*call, "-o", str(folders / "made"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.strip() == f"would write {folders / 'made' / 'a_finished.png'}"
+    assert main([*call, "-o", str(folders / "made.xyz")]) == 1
+    assert "expected a name that ends in .png" in capsys.readouterr().err
+    call = ["finish", *(str(folders / name) for name in ("photos", "edits", "masks")), "-o", str(folders / "one.png")]
+    assert main(call) == 1 and "expected a folder, as photo is one" in capsys.readouterr().err
+
+
+def test_masks_and_edits_that_are_seldom_meant_are_noted(folders, capsys):
+    """Breaks when an inverted mask, an edit that is none, or a mask of white alone goes by without a word."""
+    photo = np.zeros((40, 50, 3), np.uint8)
+    photo[10:20, 10:30] = 200
+    mask = np.zeros((40, 50), np.uint8)
+    mask[8:22, 8:32] = 255
+    paths = {name: str(folders / f"{name}.png") for name in ("photo", "edited", "mask", "inverted", "white")}
+    pictures = {"photo": 0 * photo, "edited": photo, "mask": mask, "inverted": 255 - mask, "white": 0 * mask + 255}
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(paths[name])
+
+    def noted(*names: str) -> str:
+        call = ["finish", *(paths[name] for name in names), "-o", str(folders / "out.png"), "--overwrite"]
+        assert main(call) == 0
+        return capsys.readouterr().err
+
+    assert "note" not in noted("photo", "edited", "mask")
+    assert "differs more outside the mask than in it" in noted("photo", "edited", "inverted")
+    assert "the edit is the photo itself" in noted("photo", "photo", "mask")
+    assert "all white" in noted("photo", "edited", "white")
+
+
+def test_words_are_those_of_the_diffusion_model(capsys):
+    assert [word.value for word in Word] == list(WORDS)
+    assert main(["inpaint", "a.png", "b.png", "--word", "purple"]) == 2
 
 
 def test_two_pictures_of_one_name_are_refused(folders):
@@ -166,6 +217,10 @@ def test_a_folder_of_weights_and_a_table_tell_their_history(tmp_path, capsys):
     (results / "table.csv").write_text("a,b\n")
     assert main(["info", str(results / "table.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["base"] == {"commit": "abc", "seed": 3, "data": "d"}
+    (results / "last_word").mkdir()
+    (results / "last_word" / "record.json").write_text(json.dumps({"commit": "lw", "seed": 5}))
+    assert main(["info", str(results / "table.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["last_word"] == {"commit": "lw", "seed": 5}
     runs = tmp_path / "results" / "runs"
     runs.mkdir()
     (runs / "provenance.json").write_text(json.dumps({"base_0": {"commit": "def", "seed": 0}}))
@@ -228,5 +283,7 @@ def test_what_fails_is_told_and_does_not_stop_the_others(tmp_path, capsys):
         raise ValueError("photo: got something, expected another")
 
     assert carry_out(planned, work, False, True) == 1
-    assert json.loads(capsys.readouterr().out)["failed"] == {"p": "photo: got something, expected another"}
+    assert json.loads(capsys.readouterr().out)["failed"] == {
+        str(tmp_path / "p.png"): "photo: got something, expected another"
+    }
     assert carry_out(Plan([], [], {}), work, False, False) == 0

@@ -45,7 +45,7 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert grown["vanilla_batch_4", "macs"] == 4 and 4 <= grown["vanilla_256_px", "macs"] < 5
     assert grown["vanilla_1024_px", "macs"] > 64 and grown["vanilla_1024_px", "memory"] == pytest.approx(64, rel=0.05)
     if not torch.cuda.is_available():
-            assert table.set_index("subject").loc["training_2_processes", "ratio"] == 2  # as slow a step
+        assert table.set_index("subject").loc["training_2_processes", "ratio"] == 2  # as slow a step
     large = table[table["size_px"] == 1024]
     assert large["metric"].tolist() == ["memory"] and large["ratio"].item() < 0.5
 

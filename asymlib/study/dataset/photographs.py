@@ -105,6 +105,13 @@ def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Pho
         FileNotFoundError: No such folder.
         ValueError: No usable photograph in it, or none for one of the splits.
     """
+    photographs, skipped = every_photograph(folder, smallest)
+    _require_splits(Path(folder), photographs, skipped)
+    return photographs, skipped
+
+
+def every_photograph(folder: str | Path, smallest: int = 64) -> tuple[list[Photograph], dict[str, str]]:
+    """`folder_photographs`, but for a folder that need not have some for every split."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: got {folder}, expected an existing folder of photographs")
@@ -129,7 +136,6 @@ def folder_photographs(folder: str | Path, smallest: int = 64) -> tuple[list[Pho
             skipped[inside] = f"outside of {', '.join(f'{known}/' for known in EXPLICIT)}"
             continue
         photographs.append(Photograph(name, scene, split, f"folder:{inside}", "the user's", file, size))
-    _require_splits(folder, photographs, skipped)
     return photographs, skipped
 
 
@@ -172,7 +178,7 @@ def _warn_of_copies(folder: Path, files: list[Path], hashes: list[int], splits: 
         for j in near.nonzero()[0]:
             if j > i and splits[i] != splits[j]:
                 pair = " and ".join(files[k].relative_to(folder).as_posix() for k in (i, j))
-                warnings.warn(f"folder: {pair} are nearly the same picture in two splits", stacklevel=3)
+                warnings.warn(f"folder: {pair} are nearly the same picture in two splits", stacklevel=4)
 
 
 def _distinct_names(files: list[Path]) -> list[str]:

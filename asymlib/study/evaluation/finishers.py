@@ -26,7 +26,7 @@ from asymlib.models.inpainter import LatentInpainter
 from asymlib.models.shipped import load
 from asymlib.pixels import centre_square, shrink, to_tensor
 from asymlib.study.dataset.images import Pairs
-from asymlib.study.dataset.photographs import folder_photographs, readable_pixels
+from asymlib.study.dataset.photographs import every_photograph, folder_photographs, readable_pixels
 from asymlib.study.edits import TINTS, change_colours
 from asymlib.study.evaluation.protocol import decode_in_batches, make_tasks, measure, plain, rows_of
 from asymlib.study.finishers import UNFAIR, finishers
@@ -148,7 +148,7 @@ def finishers_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def scenes_of(folder: Path, count: int, size: int, seed: int, split: str = "test") -> Pairs:
+def scenes_of(folder: Path, count: int, size: int, seed: int, split: str | None) -> Pairs:
     """Middle squares of a folder's photographs with one mask each, the five kinds in turn.
 
     Args:
@@ -156,10 +156,16 @@ def scenes_of(folder: Path, count: int, size: int, seed: int, split: str = "test
         count: How many, or as many as there are.
         size: Side in pixels.
         seed: Of the masks.
-        split: Of the photographs.
+        split: Of the photographs; None for every picture in the folder, near-copies too.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such folder, or it has fewer than two.
     """
-    chosen = [p for p in folder_photographs(folder, size)[0] if p.split == split][:count]
+    photographs = every_photograph(folder, size)[0] if split is None else folder_photographs(folder, size)[0]
+    chosen = [p for p in photographs if split in (None, p.split)][:count]
     squares = [shrink(centre_square(pixels), size, size) for pixels in readable_pixels(chosen)]
+    if len(squares) < 2:
+        raise ValueError(f"photos: got {folder} with {len(squares)} of {size} px or more, expected two at least")
     kinds = [KINDS[i % len(KINDS)] for i in range(len(squares))]
     masks = [evaluation_mask(kind, size, np.random.default_rng([seed, 33, i])) for i, kind in enumerate(kinds)]
     scenes = [p.scene for p in chosen]
@@ -174,7 +180,7 @@ def compare_finishers(
     scenes: int,
     size: int,
     seed: int,
-    split: str,
+    split: str | None,
     revision: str = "main",
     subfolder: str = "",
 ) -> pd.DataFrame:
@@ -220,7 +226,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 8")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--split", choices=["val", "test"], help="of the photographs; all if not given")
     parser.add_argument("--revision", default="main", help="of the autoencoder on the hub")
     parser.add_argument("--subfolder", default="", help="in which it lies there, such as vae")
     try:

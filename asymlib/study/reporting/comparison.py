@@ -14,7 +14,8 @@ DIGITS = 2e-6  # relative: values are stored with six significant digits
 KEYS = {"variant", "seed", "source", "mask_kind", "stratum", "metric", "family", "claim", "table", "photograph", "pair"}
 # What a record names beside what decides a run: results of older code or libraries are old, not wrong.
 VERDICTS = {"commit": "other code", "code": "other code", "versions": "other versions", "seconds": "another time"}
-EXCUSED = ("other code", "other versions", "another time", "not recorded")
+UNCHECKED = "not computed again"
+EXCUSED = ("other code", "other versions", "another time", "not recorded", UNCHECKED)
 
 
 class Cell(NamedTuple):
