@@ -24,7 +24,7 @@ KEPT = ("icc_profile", "dpi", "xmp")  # of a photo's metadata, as Pillow's `save
 ORIENTATION = 0x0112  # the EXIF tag
 # TIFF's tags 254 to 339 say how the pixels lie in the file, but for these: what is shown, by whom, with what, when
 DESCRIBING = {0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C}
-JPEG_NOISE = 12  # levels by which JPEG misses the black and the white of a mask
+JPEG_NOISE = 32  # levels by which JPEG of quality 75 and more misses the black and the white of a mask
 PAINTED = 8  # colours of 5 bits a channel; more of them are a photograph, not strokes
 DARK = 32  # levels; below, a colour counts as black
 

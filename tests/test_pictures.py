@@ -6,7 +6,8 @@ import numpy as np
 import pillow_heif
 import pytest
 import torch
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, ImageDraw, PngImagePlugin
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from asymlib.masks import feather, grow, invert, normalise_mask
 from asymlib.pictures import is_picture_file, photo_size, read_mask, read_photo, save_picture
@@ -387,3 +388,15 @@ def test_text_in_a_png_s_metadata_does_not_disturb(tmp_path):
     text.add_text("parameters", "a cat")
     Image.fromarray(RGB).save(tmp_path / "a.png", pnginfo=text)
     assert np.array_equal(read_photo(tmp_path / "a.png").pixels, RGB)
+
+
+@pytest.mark.parametrize("quality", [80, 95])
+def test_a_jpeg_of_a_mask_edits_nothing_beside_it(quality):
+    """Breaks when the ringing of a painted mask's edges counts as a faint hole."""
+    painted = Image.new("L", (320, 240))
+    ImageDraw.Draw(painted).ellipse((80, 60, 171, 121), fill=255)
+    buffer = io.BytesIO()
+    painted.save(buffer, "jpeg", quality=quality)
+    mask = read_mask(Image.open(buffer))
+    away = ~binary_dilation(np.asarray(painted) > 0, iterations=2)
+    assert not mask[away].any() and (mask[binary_erosion(np.asarray(painted) > 0, iterations=2)] == 1).all()
