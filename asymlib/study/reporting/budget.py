@@ -6,7 +6,11 @@ import pandas as pd
 from asymlib.study.reporting.tables import SHORT_RUNS, comparisons, facts, over_seeds, telling
 
 # a heavier decoder, and base with as many steps and with as many multiply-accumulates
-HEAVIER = {"large_1.5x_800": ("base_800", "base_2245"), "large_2x_800": ("base_800", "base_4679")}
+HEAVIER = {
+    "large_1.5x_800": ("base_800", "base_2245"),
+    "large_2x_800": ("base_800", "base_4679"),
+    "large_2x_2000": ("base_2000", "base_11318"),
+}
 HOWS = {metric: SHORT_RUNS[metric] for metric in ("pre_error", "ring_l1_4", "hole_psnr", "hole_effnet_distance")}
 
 

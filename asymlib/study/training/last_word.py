@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import l1_loss, mse_loss
 
-from asymlib.files import save_pretrained
+from asymlib.files import content_hash, save_pretrained
 from asymlib.masks import dilate
 from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.last_word import Carried, LastWord, calibrate
@@ -270,7 +270,8 @@ def run(params: Profile, seed: int, without: str | None = None, out: Path | None
             shutil.copy(bundled / name, results / name)
         return
     images, _ = load_images(params.data / "images", "train")
-    record = provenance(settings=settings.model_dump(), seed=seed, without=without)
+    data = content_hash(params.data / "images" / "manifest.csv")
+    record = provenance(settings=settings.model_dump(), seed=seed, without=without, data=data)
     codecs = read_codecs(params, images)
     kept = params.resume_path("edits").with_suffix(".safetensors")
     edits = read_edits(codecs, images, settings.edits, params.seed, kept)

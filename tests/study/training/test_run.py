@@ -30,7 +30,8 @@ def test_base_has_as_much_compute_as_the_heavier_ones_that_it_is_compared_with()
     bundled = load_first_stage(pretrained("first_stage"))
     cost = {
         name: run.what_it_cost(params, name, run.build_decoder(params, name, bundled))["training_tmac"]
-        for name in ("large_1.5x_800", "base_2245", "large_2x_800", "base_4679")
+        for name in ("large_1.5x_800", "base_2245", "large_2x_800", "base_4679", "large_2x_2000", "base_11318")
     }
     assert cost["base_2245"] == pytest.approx(cost["large_1.5x_800"], rel=0.01)
     assert cost["base_4679"] == pytest.approx(cost["large_2x_800"], rel=0.01)
+    assert cost["base_11318"] == pytest.approx(cost["large_2x_2000"], rel=0.01)
