@@ -1,4 +1,4 @@
-"""The painter: a page on 127.0.0.1 on which a mask is painted on a photo and every method seen side by side.
+"""The painter: a page on 127.0.0.1 on which a mask is painted on a photo and every method tried, before and after.
 
 Gradio's components; ours are the photo's door (`pictures`), the mask, the methods, and who may come in.
 """
@@ -6,7 +6,9 @@ Gradio's components; ours are the photo's door (`pictures`), the mask, the metho
 import secrets
 import socket
 import tempfile
+import threading
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -60,10 +62,11 @@ def serve(photo: Path | None, port: int, browser: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="asymlib_") as folder, listening(port) as door:
         address = f"http://127.0.0.1:{door.getsockname()[1]}/?token={token}"
         print(f"painting at {address} (control-c stops)", flush=True)
-        if browser:
-            webbrowser.open(address)
+        if browser:  # beside this, since a text browser is waited for
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         config = uvicorn.Config(make_app(token, Path(folder), photo), log_level="warning")
-        uvicorn.Server(config).run(sockets=[door])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[door])
 
 
 def listening(port: int) -> socket.socket:

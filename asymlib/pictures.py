@@ -24,7 +24,8 @@ KEPT = ("icc_profile", "dpi", "xmp")  # of a photo's metadata, as Pillow's `save
 ORIENTATION = 0x0112  # the EXIF tag
 # TIFF's tags 254 to 339 say how the pixels lie in the file, but for these: what is shown, by whom, with what, when
 DESCRIBING = {0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C}
-JPEG_NOISE = 32  # levels by which JPEG of quality 75 and more misses the black and the white of a mask
+LOSSY = ("JPEG", "WEBP", "HEIF", "AVIF")  # formats that change pixels, as this module writes them
+LOSS = 32  # levels by which they miss the black and the white of a mask, JPEG at quality 80 and more
 PAINTED = 8  # colours of 5 bits a channel; more of them are a photograph, not strokes
 DARK = 32  # levels; below, a colour counts as black
 
@@ -138,12 +139,12 @@ def read_mask(image: Image.Image, name: str = "mask") -> np.ndarray:
     - grey: white, or 1 where there are only 0 and 1; 16-bit and float (0..1) pictures likewise;
     - of a few colours on black: whatever is not black, as in segmentation masks.
 
-    JPEG misses black and white by some levels, which are taken for black and white.
+    JPEG and its like miss black and white by some levels, which are taken for black and white.
 
     Raises:
         ValueError: A photograph, colours without black, or values of which nobody can tell the range.
     """
-    jpeg = image.format == "JPEG"
+    lossy = image.format in LOSSY
     with _broken_is_named(image, name):
         image = upright(image)
         if image.has_transparency_data:
@@ -152,8 +153,8 @@ def read_mask(image: Image.Image, name: str = "mask") -> np.ndarray:
                 return _layer(layer)
             image = Image.fromarray(layer[..., :3])
         values = _grey_mask(np.asarray(image), name) if _is_grey(image) else _colour_mask(image, name)
-    if jpeg:
-        noise = JPEG_NOISE / 255
+    if lossy:
+        noise = LOSS / 255
         values = np.where(values < noise, 0, np.where(values > 1 - noise, 1, values))
     return values.astype(np.float32)
 
@@ -165,9 +166,8 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
     Raises:
         ValueError: Pillow writes no format of that suffix.
     """
-    kinds = Image.registered_extensions()
-    kind = kinds.get(Path(path).suffix.lower())
-    if kind not in Image.SAVE:
+    kind = written_format(path)
+    if kind is None:
         raise ValueError(f"path: got the suffix {Path(path).suffix!r}, expected one of a picture, such as .png or .jpg")
     if kind in ("JPEG", "BMP") and picture.mode == "RGBA":
         metadata, picture = picture.info, Image.fromarray(read_photo(picture).on_white)
@@ -177,6 +177,13 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
         options |= {"quality": 95, "subsampling": 0}
     with written(Path(path)) as temporary:
         picture.save(temporary, format=kind, **options)
+
+
+def written_format(path: str | Path) -> str | None:
+    """Pillow's name of the format in which `save_picture` writes a path of this suffix; None where it cannot."""
+    _register_heif()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    return kind if kind in Image.SAVE else None
 
 
 def upright(image: Image.Image) -> Image.Image:

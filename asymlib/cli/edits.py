@@ -20,15 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Say what was done as one lin
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 
 
-class Word(StrEnum):
-    """What the small diffusion model knows."""
-
-    red = "red"
-    green = "green"
-    blue = "blue"
-    bright = "bright"
-    dark = "dark"
-    grey = "grey"
+WORDS = ("red", "green", "blue", "bright", "dark", "grey")  # those of models.words, which takes torch to import
 
 
 class Method(StrEnum):
@@ -38,6 +30,12 @@ class Method(StrEnum):
     base = "base"
     pasted = "pasted"
     last_word = "last-word"
+
+
+def _known_words(words: str | None) -> str | None:
+    if unknown := [word for word in (words or "").split() if word not in WORDS]:
+        raise typer.BadParameter(f"got {unknown[0]!r}, expected some of {', '.join(WORDS)}")
+    return words
 
 
 def finish(
@@ -76,8 +74,10 @@ def inpaint(
     photo: Photo,
     mask: Mask,
     out: Out = None,
-    word: Annotated[Word | None, typer.Option(help="What to fill in.")] = None,
-    example: Annotated[Path | None, typer.Option(help="A picture whose colours to fill in.")] = None,
+    word: Annotated[
+        str | None, typer.Option(callback=_known_words, help=f"What to fill in: one or some of {', '.join(WORDS)}.")
+    ] = None,
+    example: Annotated[Path | None, typer.Option(help="A picture whose colours to fill in, or a folder.")] = None,
     method: Annotated[Method, typer.Option(help="What decodes the result.")] = Method.last_word,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the diffusion model.")] = 20,
     seed: Seed = 0,
@@ -89,14 +89,15 @@ def inpaint(
 
     asymlib inpaint photo.jpg mask.png --word blue --seed 3
     """
-    planned = plan({"photo": photo, "mask": mask}, out, "_inpainted", overwrite)
+    inputs = {"photo": photo, "mask": mask} | ({"example": example} if example else {})
+    planned = plan(inputs, out, "_inpainted", overwrite)
 
     def work(job: Job) -> None:
         from asymlib.editing.inpainting import inpaint
         from asymlib.models.shipped import shipped_models
         from asymlib.pictures import save_picture
 
-        asked = {"word": word and word.value, "example": example, "steps": steps, "seed": seed}
+        asked = {"word": word, "example": job.inputs.get("example"), "steps": steps, "seed": seed}
         hole = _noted(job)
         save_picture(inpaint(job.inputs["photo"], hole, **shipped_models(method.name), **asked), job.out)
 
@@ -105,30 +106,28 @@ def inpaint(
 
 def _noted(job: Job) -> Image.Image:
     """The job's mask; what is no mistake and yet seldom meant is said beside the results."""
-    from asymlib.pictures import open_picture, read_mask
+    from asymlib.pictures import LOSSY, open_picture, read_mask, written_format
 
     def note(what: str) -> None:
         print(f"note: {job.name}: {what}", file=sys.stderr)
 
-    if job.out.suffix.lower() in (".jpg", ".jpeg"):
-        note(f"{job.out.name}: JPEG changes the known pixels, a .png keeps them")
+    if (kind := written_format(job.out)) in LOSSY:
+        note(f"{job.out.name}: {kind} changes the known pixels, a .png keeps them")
     picture = open_picture(job.inputs["mask"], "mask")
     mask = read_mask(picture)
     if not mask.any():
         note("the mask has no white, so nothing is edited")
-    elif mask.all():
+    elif mask.min() == 1:
         note("the mask is all white, so nothing of the photo is kept")
     elif "edited" in job.inputs:
         inside, outside = _changed(job, mask)
-        if max(inside, outside) == 0:
-            note("the edit is the photo itself")
-        elif outside > 2 * inside:
+        if outside > 4 * inside:
             note("the edit differs more outside the mask than in it; white is where the edit is")
     return picture
 
 
 def _changed(job: Job, mask: np.ndarray) -> tuple[float, float]:
-    """By how many levels a small copy of the edit differs from one of the photo, in the hole and outside it."""
+    """By how many levels small copies of edit and photo differ on the mean, in the hole and outside it."""
     from asymlib.pictures import read_photo
 
     small = [Image.fromarray(read_photo(job.inputs[name], name).on_white) for name in ("photo", "edited")]

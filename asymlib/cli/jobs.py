@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from asymlib.pictures import UNREADABLE, is_picture_file
+from asymlib.pictures import UNREADABLE, is_picture_file, written_format
 
 
 class Job(NamedTuple):
@@ -33,7 +33,7 @@ def plan(inputs: dict[str, Path], out: Path | None, ending: str, overwrite: bool
     Args:
         inputs: Argument -> a file, or a folder for all pictures in it; the first decides whether there is one result or
             many. Of the others a single file serves all.
-        out: A file, or a folder, of which one result takes its own name; by default beside the first, its name with
+        out: A file, or a folder, which for one result has to be there; by default beside the first, its name with
             `ending`, a PNG: a JPEG would change every pixel.
         ending: Such as `_finished`.
         overwrite: Whether results that are there are made again.
@@ -46,32 +46,39 @@ def plan(inputs: dict[str, Path], out: Path | None, ending: str, overwrite: bool
     for argument, path in inputs.items():
         if not path.exists():
             raise FileNotFoundError(f"{argument}: got {path}, expected an existing picture or a folder of pictures")
+    inputs = {argument: path if path.name else path.resolve() for argument, path in inputs.items()}
     first, *others = inputs
+    single = {path.resolve() for path in inputs.values() if not path.is_dir()}
     if not inputs[first].is_dir():
         folders = [argument for argument in others if inputs[argument].is_dir()]
         if folders:
             raise ValueError(f"{folders[0]}: got the folder {inputs[folders[0]]}, expected a file, as {first} is one")
         beside = inputs[first].with_name(f"{inputs[first].stem}{ending}.png")
         target = out / beside.name if out and out.is_dir() else out or beside
-        if not is_picture_file(target):
+        if written_format(target) is None:
             raise ValueError(f"out: got {target}, expected a name that ends in .png, or in another suffix of a picture")
+        _require_no_input(target, single)
         if target.exists() and not overwrite:
             raise ValueError(f"out: got {target}, which is there; expected another name, or --overwrite")
-        job = Job(str(inputs[first]), inputs, target)
-        _require_other_files([job])
-        return Plan([job], [], {})
+        return Plan([Job(str(inputs[first]), inputs, target)], [], {})
     target = out or inputs[first].with_name(f"{inputs[first].name}{ending}")
-    if not target.is_dir() and (target.exists() or is_picture_file(target)):
+    if not target.is_dir() and (target.exists() or written_format(target)):
         raise ValueError(f"out: got the file {target}, expected a folder, as {first} is one")
-    return _folder_plan({argument: _named(argument, path) for argument, path in inputs.items()}, target, overwrite)
+    for path in inputs.values():
+        if path.is_dir() and target.resolve().is_relative_to(path.resolve()):
+            raise ValueError(
+                f"out: got {target}, expected a folder that is not in {path}, of which nothing is overwritten"
+            )
+    named = {argument: _named(argument, path, single) for argument, path in inputs.items()}
+    return _folder_plan(named, target, overwrite, single)
 
 
-def _named(argument: str, path: Path) -> dict[str, Path] | Path:
-    """Name without suffix -> file; a single file as it is."""
+def _named(argument: str, path: Path, single: set[Path]) -> dict[str, Path] | Path:
+    """Name without suffix -> file, but for those that were given alone; a single file as it is."""
     if not path.is_dir():
         return path
     found: dict[str, Path] = {}
-    for file in picture_files(argument, path):
+    for file in (file for file in picture_files(argument, path) if file.resolve() not in single):
         name = file.relative_to(path).with_suffix("").as_posix()
         if name in found:
             raise ValueError(f"{argument}: got {found[name].name} and {file.name}, expected one picture of each name")
@@ -91,14 +98,12 @@ def picture_files(argument: str, folder: Path) -> list[Path]:
     return files
 
 
-def _require_other_files(jobs: list[Job]) -> None:
-    taken = {path.resolve() for job in jobs for path in job.inputs.values()}
-    for job in jobs:
-        if job.out.resolve() in taken:
-            raise ValueError(f"out: got {job.out}, which is an input; expected another name, that nothing is lost")
+def _require_no_input(target: Path, given: set[Path]) -> None:
+    if target.resolve() in given:
+        raise ValueError(f"out: got {target}, which is an input; expected another name, that nothing is lost")
 
 
-def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite: bool) -> Plan:
+def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite: bool, single: set[Path]) -> Plan:
     first = next(iter(named))
     jobs, kept, unmatched = [], [], {}
     for argument, files in named.items():
@@ -111,12 +116,12 @@ def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite:
                 unmatched[str(files[name])] = f"no {' and no '.join(lacking)} of the name {name!r}"
             else:
                 target = out / f"{name}.png"
+                _require_no_input(target, single)
                 inputs = {other: of[name] if isinstance(of, dict) else of for other, of in named.items()}
                 if target.is_file() and not overwrite:
                     kept.append(target)
                 else:
                     jobs.append(Job(str(files[name]), inputs, target))
-    _require_other_files(jobs)
     return Plan(jobs, kept, unmatched)
 
 
@@ -140,7 +145,7 @@ def carry_out(planned: Plan, work: Callable[[Job], None], dry_run: bool, as_json
         try:
             job.out.parent.mkdir(parents=True, exist_ok=True)
             work(job)
-        except UNREADABLE as error:
+        except (*UNREADABLE, RuntimeError, MemoryError) as error:  # the last two of a picture that is too large
             failed[job.name] = str(error)
             continue
         written.append(str(job.out))

@@ -193,17 +193,25 @@ def _records_of_stages(weights: Path) -> list[Path]:
     return []
 
 
+def _read_record(path: Path) -> dict:
+    """What a file of JSON holds; nothing where there is no file or it holds no record."""
+    try:
+        record = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"artefact: {path} is no JSON ({error}), expected a record") from error
+    return record if isinstance(record, dict) else {}
+
+
 def _of_results(path: Path) -> dict:
     """The record beside a file, or those of the profile or of the runs in whose results it lies."""
-    if path.with_suffix(".json").is_file():
-        return {"file": str(path)} | json.loads(path.with_suffix(".json").read_text())
+    if beside := _read_record(path.with_suffix(".json")):
+        return {"file": str(path)} | beside
     for folder in path.resolve().parents:
-        runs = folder / "provenance.json"
         told_by = {r.stem: r for r in sorted((folder / "provenance").glob("*.json"))}
         told_by |= {r.parent.name: r for r in sorted(folder.glob(f"*/{RECORD}"))} if told_by else {}
-        models = {name: json.loads(record.read_text()) for name, record in told_by.items()}
-        models = models or (json.loads(runs.read_text()) if runs.is_file() else {})
-        if models:
+        models = {name: _read_record(record) for name, record in told_by.items()}
+        models = models or _read_record(folder / "provenance.json")
+        if models and all(isinstance(record, dict) for record in models.values()):
             told = ("commit", "seed", "data", "first_stage", "code")
             return {"file": str(path), "profile": folder.name} | {
                 name: {key: record[key] for key in told if key in record} for name, record in models.items()

@@ -185,10 +185,12 @@ def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
 
 def _launched(processes: int) -> float:
     """Training steps a second in so many processes on the CPU, each with its share of the threads."""
-    command = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--num_processes", str(processes), "-m", "asymlib.study.bench", "--training"]
-    shares = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)), "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run([sys.executable, "-m", *command], env=os.environ | shares, stdout=subprocess.PIPE, check=True)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--num_processes", str(processes)] + ["--multi_gpu"] * (processes > 1)
+    command += ["-m", "asymlib.study.bench", "--training"]
+    own = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+    environment = own | os.environ | {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])["training_steps_a_second"]
 
 

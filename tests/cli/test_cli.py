@@ -8,8 +8,7 @@ import torch
 from diffusers import AsymmetricAutoencoderKL
 from PIL import Image
 
-from asymlib.cli import app, main
-from asymlib.cli.edits import Word
+from asymlib.cli import app, edits, main
 from asymlib.cli.jobs import Plan, carry_out, plan
 from asymlib.editing import finishing
 from asymlib.models.construction import asymmetric_vqgan
@@ -133,14 +132,28 @@ def test_a_call_that_cannot_be_planned_is_one_sentence(folders, make, message):
         plan(make(folders), None, "_x", False)
 
 
-@pytest.mark.parametrize("inputs", [("photos", "edits", "masks"), ("photos/a.png", "edits/a.png", "masks/a.png")])
-def test_an_input_is_never_overwritten(folders, capsys, inputs):
-    """Breaks when `--overwrite` takes the place of a photo that there is only once."""
-    call = ["finish", *(str(folders / name) for name in inputs), "-o", str(folders / inputs[0]), "--overwrite"]
-    before = (folders / "photos" / "a.png").read_bytes()
-    assert main(call) == 1
-    assert "which is an input; expected another name" in capsys.readouterr().err
-    assert (folders / "photos" / "a.png").read_bytes() == before
+@pytest.mark.parametrize(
+    "inputs, out, told",
+    [
+        (("photos/a.png", "edits/a.png", "masks/a.png"), "photos/a.png", "which is an input"),
+        (("photos", "edits", "masks/a.png"), "masks", "which is an input"),
+        (("photos", "edits", "masks"), "photos", "expected a folder that is not in"),
+        (("photos", "edits", "masks"), "edits/deep", "expected a folder that is not in"),
+    ],
+)
+def test_an_input_is_never_overwritten(folders, capsys, inputs, out, told):
+    """Breaks when `--overwrite` takes the place of a photo that there is only once, or results become photos."""
+    before = {path: path.read_bytes() for path in folders.rglob("*.png")}
+    call = ["finish", *(str(folders / name) for name in inputs), "-o", str(folders / out)]
+    for more in ([], ["--overwrite"]):
+        assert main([*call, *more]) == 1 and told in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folders.rglob("*.png")} == before
+
+
+def test_a_mask_among_the_photos_is_no_photo(folders, capsys):
+    mask = hole(folders / "photos" / "mask.png")
+    assert main(["inpaint", str(folders / "photos"), str(mask), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("would write") == 3
 
 
 def test_one_result_goes_into_a_folder_that_is_there(folders, capsys):
@@ -155,7 +168,7 @@ def test_one_result_goes_into_a_folder_that_is_there(folders, capsys):
 
 
 def test_masks_and_edits_that_are_seldom_meant_are_noted(folders, capsys):
-    """Breaks when an inverted mask, an edit that is none, or a mask of white alone goes by without a word."""
+    """Breaks when an inverted mask or one of white alone goes by without a word."""
     photo = np.zeros((40, 50, 3), np.uint8)
     photo[10:20, 10:30] = 200
     mask = np.zeros((40, 50), np.uint8)
@@ -172,13 +185,14 @@ def test_masks_and_edits_that_are_seldom_meant_are_noted(folders, capsys):
 
     assert "note" not in noted("photo", "edited", "mask")
     assert "differs more outside the mask than in it" in noted("photo", "edited", "inverted")
-    assert "the edit is the photo itself" in noted("photo", "photo", "mask")
     assert "all white" in noted("photo", "edited", "white")
 
 
 def test_words_are_those_of_the_diffusion_model(capsys):
-    assert [word.value for word in Word] == list(WORDS)
-    assert main(["inpaint", "a.png", "b.png", "--word", "purple"]) == 2
+    assert edits.WORDS == WORDS
+    assert main(["inpaint", "a.png", "b.png", "--word", "red purple"]) == 2
+    assert "got 'purple', expected some of red, green" in capsys.readouterr().err
+    assert main(["inpaint", "a.png", "b.png", "--word", "red dark"]) == 1  # there is no a.png
 
 
 def test_two_pictures_of_one_name_are_refused(folders):
@@ -231,6 +245,11 @@ def test_a_folder_of_weights_and_a_table_tell_their_history(tmp_path, capsys):
     (runs / "words.json").write_text(json.dumps({"commit": "ghi"}))
     assert main(["info", str(runs / "words.csv"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["commit"] == "ghi"
+    (runs / "words.json").write_text("[1]")
+    assert main(["info", str(runs / "words.csv"), "--json"]) == 0
+    assert "base_0" in json.loads(capsys.readouterr().out)
+    (runs / "words.json").write_text("{")
+    assert main(["info", str(runs / "words.csv")]) == 1 and "words.json is no JSON" in capsys.readouterr().err
     assert main(["info", str(weights(tmp_path / "checkpoints" / "mine" / "decoders" / "base")), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["commit"] == "abc"
     assert main(["info", str(weights(tmp_path / "checkpoints" / "alone")), "--json"]) == 0

@@ -137,6 +137,8 @@ def test_results_verify_and_a_planted_difference_is_named(smoke, tmp_path, capsy
     for check in checks.values():
         cells = list(check())
         assert len(cells) > 50 and verify.report(iter(cells)) == 0
+        unchecked = {cell.file for cell in cells if cell.verdict == verify.UNCHECKED}
+        assert ("generation.csv" in unchecked) == (level == "tables") and "inpainting.csv" not in unchecked
 
     inpainting = pd.read_csv(results / "tables" / "inpainting.csv")
     inpainting.loc[7, "value"] *= 1.001

@@ -156,7 +156,7 @@ def scenes_of(folder: Path, count: int, size: int, seed: int, split: str | None)
         count: How many, or as many as there are.
         size: Side in pixels.
         seed: Of the masks.
-        split: Of the photographs; None for every picture in the folder, near-copies too.
+        split: Of the photographs; None for all of them, whatever their split.
 
     Raises:
         FileNotFoundError, ValueError: There is no such folder, or it has fewer than two.
@@ -168,8 +168,8 @@ def scenes_of(folder: Path, count: int, size: int, seed: int, split: str | None)
         raise ValueError(f"photos: got {folder} with {len(squares)} of {size} px or more, expected two at least")
     kinds = [KINDS[i % len(KINDS)] for i in range(len(squares))]
     masks = [evaluation_mask(kind, size, np.random.default_rng([seed, 33, i])) for i, kind in enumerate(kinds)]
-    scenes = [p.scene for p in chosen]
-    table = pd.DataFrame({"kind": kinds, "mask": scenes, "photograph": scenes, "stratum": "photograph"})
+    named = {"mask": [p.name for p in chosen], "photograph": [p.scene for p in chosen]}  # near-copies are one scene
+    table = pd.DataFrame({"kind": kinds, **named, "stratum": "photograph"})
     return Pairs(to_tensor(np.stack(squares)), torch.from_numpy(np.stack(masks))[:, None].float(), table)
 
 

@@ -96,7 +96,9 @@ def test_scenes_are_middle_squares_of_a_split(tmp_path):
     pairs = scenes_of(tmp_path, 2, 64, 0, "val")
     assert pairs.image.shape == (2, 3, 64, 64) and pairs.mask.shape == (2, 1, 64, 64)
     assert pairs.table["photograph"].str.startswith("val/").all()
-    assert len(scenes_of(tmp_path / "train", 24, 64, 0, None).image) == 3  # a folder of one's own has no splits
+    Image.open(tmp_path / "train" / "0.png").resize((90, 72)).save(tmp_path / "train" / "copy.png")
+    own = scenes_of(tmp_path / "train", 24, 64, 0, None)  # a folder of one's own has no splits, and maybe copies
+    assert len(own.image) == 4 and own.table["mask"].is_unique and own.table["photograph"].nunique() == 3
     with pytest.raises(ValueError, match="with 0 of 128 px or more, expected two at least"):
         scenes_of(tmp_path / "train", 24, 128, 0, None)
 
