@@ -134,7 +134,7 @@ def test_results_verify_and_a_planted_difference_is_named(smoke, tmp_path, capsy
         "metrics": lambda: verify.verify_metrics(results),
         "all": lambda: verify.compare_results(results, ROOT / "results" / "smoke"),
     }
-    for check in checks.values():
+    for level, check in checks.items():
         cells = list(check())
         assert len(cells) > 50 and verify.report(iter(cells)) == 0
         unchecked = {cell.file for cell in cells if cell.verdict == verify.UNCHECKED}
