@@ -42,6 +42,7 @@ from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.holes import decode_hole
 from asymlib.models.shipped import load
 from asymlib.study.evaluation.cost import peak_memory
+from asymlib.study.provenance import provenance
 from asymlib.training.decoder import decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
 from asymlib.training.settings import TrainingSettings
@@ -260,7 +261,8 @@ def machine(device: str) -> dict[str, object]:
 
 
 def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
-    """Measure, and write `out` and, beside it, the machine's facts as OUT.json."""
+    """Measure, and write `out` and, beside it, the machine's facts and the code's as OUT.json."""
+    record = provenance()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     decoders = {name: model.to(device).eval() for name, model in all_decoders().items()}
     session = onnx_session(decoders["base"]) if device == "cpu" else None
@@ -271,7 +273,7 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)
     with written(out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(machine(device) | {"rounds": rounds}, indent=1) + "\n")
+        temporary.write_text(json.dumps(record | machine(device) | {"rounds": rounds}, indent=1) + "\n")
     return table
 
 

@@ -39,7 +39,7 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     times = table[table["metric"] == "time"]
     assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
     facts = json.loads((tmp_path / "bench.json").read_text())
-    assert facts["rounds"] == 2 and facts["threads"] >= 1
+    assert facts["rounds"] == 2 and facts["threads"] >= 1 and facts["commit"]
     assert {"training_share_of_peak", "training_steps_a_second", "masks_a_second"} <= facts.keys()
     grown = table[table["reference"] == "vanilla_128_px"].set_index(["subject", "metric"])["ratio"]
     assert grown["vanilla_batch_4", "macs"] == 4 and 4 <= grown["vanilla_256_px", "macs"] < 5
