@@ -53,7 +53,7 @@ FINISHED = 0.25  # the hole of what comes after a decoder
 LARGE = 2048  # pixels a side of the picture whose memory alone is counted
 SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted
 BATCHES = (2, 4)  # of pictures of the middle side
-BATCH = 8  # crops of a training step
+BATCH, CROP = 8, 48  # crops of a training step, and the side of one in pixels
 TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 WIDTHS = (128, 256, 512, 512)
 
@@ -176,10 +176,12 @@ def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
         subject = {"subject": f"vanilla_{side}_px", "reference": f"vanilla_{middle}_px", "hole_share": 1.0}
         counted = _counted(plain, side)
         rows += [pd.DataFrame([subject | {"metric": m, "ratio": counted[m] / reference[m]}]) for m in counted]
+    rows = [part.assign(size_px=middle) for part in rows]
     if device == "cpu":
         seconds = [[1 / _launched(processes) for _ in range(rounds)] for processes in (1, 2)]
         ratios = [two / one for one, two in zip(*seconds, strict=True)]
         subject = {"subject": "training_2_processes", "reference": "training_1_process", "metric": "time"}
+        subject["size_px"] = CROP
         rows.append(pd.DataFrame([subject | {"ratio": median(ratios), "low": min(ratios), "high": max(ratios)}]))
     return pd.concat(rows)
 
@@ -217,7 +219,7 @@ def _latent_shape(side: int, batch: int = 1) -> tuple[int, ...]:
 def training_speed(device: str, steps: int = 10) -> dict[str, float]:
     """Steps a second of base on the bundled first stage, 8 crops of 48 px, in the processes of the launch; and its
     multiply-accumulates a second as a share of those of the fastest convolution found, forward and backward."""
-    vqgan, size = asymmetric_vqgan(load_first_stage(pretrained("first_stage"))), 48
+    vqgan, size = asymmetric_vqgan(load_first_stage(pretrained("first_stage"))), CROP
     accelerator = make_accelerator(TrainingSettings(), device == "cpu")
     share = BATCH // accelerator.num_processes
     image, mask = torch.rand(share, 3, size, size), torch.ones(share, 1, size, size)

@@ -32,7 +32,7 @@ def tiny_decoders(monkeypatch):
 def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_path):
     bench.bench([256], 2, tmp_path / "bench.csv")
     table = pd.read_csv(tmp_path / "bench.csv")
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == COLUMNS and table["size_px"].dtype == int
     timed = {"vanilla", "base", "decode_hole", "last_word", "paste_poisson"}
     assert timed <= set(table["subject"]) and ("onnx" in set(table["subject"])) != torch.cuda.is_available()
     assert set(table["reference"]) == {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process"}
