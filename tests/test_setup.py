@@ -2,13 +2,18 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from asymlib.study.project import project_root
 
@@ -90,6 +95,34 @@ def test_an_older_python_is_refused_before_anything_is_made(tmp_path):
     done = subprocess.run(["make", "lint", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode and not (tmp_path / ".venv").exists()
     assert done.stderr.splitlines()[0] == "error: PYTHON: got Python 3.10, expected 3.11 or newer"
+
+
+def test_the_wheel_alone_finishes_a_picture_with_what_ships(tmp_path):
+    """Breaks when a module, weights or the command are left out of the package."""
+    shutil.copytree(ROOT / "asymlib", tmp_path / "source" / "asymlib", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, tmp_path / "source")
+    command = ["build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tmp_path / "source")]
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zipfile.ZipFile(wheel).extractall(installed)
+    assert "asymlib = asymlib.cli:run" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
+    for i, name in enumerate(("photo", "edited")):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(elsewhere / f"{name}.png")
+    Image.fromarray(np.uint8(255 * np.tri(40, 50))).save(elsewhere / "mask.png")
+
+    def asymlib(*arguments: str) -> str:
+        code = "import sys, asymlib.cli; assert asymlib.__file__.startswith(sys.argv.pop(1)); asymlib.cli.run()"
+        environment = os.environ | {"PYTHONPATH": str(installed)}
+        command = [sys.executable, "-P", "-c", code, str(installed), *arguments]
+        return subprocess.check_output(command, cwd=elsewhere, env=environment, text=True)
+
+    assert asymlib("finish", "photo.png", "edited.png", "mask.png").strip() == "photo_finished.png"
+    shipped = [path for path in (ROOT / "asymlib" / "pretrained").rglob("*") if path.is_file()]
+    assert len(shipped) > 20 and all((installed / path.relative_to(ROOT)).is_file() for path in shipped)
 
 
 def test_git_does_not_ignore_a_module_of_the_library():

@@ -50,8 +50,8 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert large["metric"].tolist() == ["memory"] and large["ratio"].item() < 0.5
 
 
-def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders, tmp_path):
-    table = bench.bench([256], 1, tmp_path / "bench.csv")
+def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders):
+    table = bench.measured(bench.runs_at(bench.all_decoders(), 256, "cpu"), 1, "cpu")
     of_holes = table[(table["subject"] == "decode_hole") & (table["reference"] == "vanilla")]
     macs = of_holes[of_holes["metric"] == "macs"].set_index("hole_share")["ratio"]
     assert macs.is_monotonic_increasing and macs[0.05] < 0.8
