@@ -76,9 +76,8 @@ def listening(port: int) -> socket.socket:
         ValueError: It is taken, or none.
     """
     door = socket.socket()
-    door.setsockopt(
-        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-    )  # a painter that has just been stopped is in nobody's way
+    # a painter that has just been stopped is in nobody's way
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind(("127.0.0.1", port))
         door.listen()

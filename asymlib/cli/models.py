@@ -180,15 +180,16 @@ def _of_weights(path: Path, name: str) -> dict:
         facts["parameters"] = facts.get("parameters", 0) + sum(math.prod(size) for size in sizes)
         facts["precision"] = ", ".join(sorted({part.get_dtype() for part in parts}))
     facts["sha256"] = content_hash(*sorted(folder.glob("*.safetensors")))
-    record = next((path for path in (folder / RECORD, *_records_of_stages(folder)) if path.is_file()), None)
-    return facts | (json.loads(record.read_text()) if record else {"record": "none beside the weights"})
+    found = (_read_record(path) for path in (folder / RECORD, *_records_of_stages(folder)))
+    return facts | next(filter(None, found), {"record": "none beside the weights"})
 
 
 def _records_of_stages(weights: Path) -> list[Path]:
     """Where a stage of the study that wrote these weights keeps their record, if it is one of that."""
-    for checkpoints in weights.resolve().parents:
+    weights = weights.resolve()
+    for checkpoints in weights.parents:
         if checkpoints.name == "checkpoints":
-            results = checkpoints.parent / "results" / weights.resolve().relative_to(checkpoints).parts[0]
+            results = checkpoints.parent / "results" / weights.relative_to(checkpoints).parts[0]
             return [results / "provenance" / f"{weights.name}.json", results / weights.name / RECORD]
     return []
 

@@ -8,7 +8,6 @@ beside it says what it was made of.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from asymlib.study.evaluation.readings import read_pairs, thin
 from asymlib.study.finishers import finishers
 from asymlib.study.params import Profile, load_params
 from asymlib.study.provenance import provenance, write_json
+from asymlib.study.reporting.comparison import read_json
 from asymlib.study.reporting.tables import comparisons, write_table
 
 # of a variant over another way
@@ -74,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         params = load_params(arguments.profile)
-        trained = {folder.name: json.loads((folder / "record.json").read_text()) for folder in arguments.folders}
+        trained = {folder.name: read_json(folder / "record.json") for folder in arguments.folders}
         made_of = content_hash(params.data, params.checkpoints / "first_stage", params.checkpoints / "inpainter")
         record = provenance(profile=params.name, seed=params.seed, made_of=made_of, last_words=trained)
         models = {folder.name: LastWord.from_pretrained(folder).eval() for folder in arguments.folders}
