@@ -10,9 +10,11 @@ ratios are written, since another machine is faster or slower at all of it; besi
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,6 +51,7 @@ from asymlib.training.settings import TrainingSettings
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 REFERENCES = ("vanilla", "asymmetric")
+UNCOUNTED = ("onnx", "vanilla_compiled")  # torch sees nothing of what they do
 FINISHED = 0.25  # the hole of what comes after a decoder
 LARGE = 2048  # pixels a side of the picture whose memory alone is counted
 SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted
@@ -132,13 +135,17 @@ def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = R
     Returns:
         Rows `subject, reference, hole_share, metric, ratio, low, high`: `time` is the median of the rounds' ratios with
         the least and the largest, `macs` and `memory` (the peak of what is alive beside the weights) are counted once,
-        but for `onnx`, of which torch sees nothing.
+        but for UNCOUNTED.
     """
     counted = {}
     for key, run in runs.items():  # which also warms up
+        if key[0] in UNCOUNTED:
+            _seconds(run, device)
+            counted[key] = {}
+            continue
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops:
             memory = peak_memory(run)
-        counted[key] = {} if key[0] == "onnx" else {"macs": flops.get_total_flops() // 2, "memory": memory}
+        counted[key] = {"macs": flops.get_total_flops() // 2, "memory": memory}
     seconds = {key: [] for key in runs}
     for _ in tqdm(range(rounds), desc="rounds"):
         for key, run in runs.items():
@@ -161,6 +168,22 @@ def large_memory(plain: AutoencoderKL, device: str, share: float = 0.1) -> pd.Da
     whole = _counted(plain, LARGE)["memory"]
     row = {"subject": "decode_hole", "reference": "vanilla", "size_px": LARGE, "hole_share": share, "metric": "memory"}
     return pd.DataFrame([row | {"ratio": windows / whole}])
+
+
+def torchs_means(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
+    """What torch itself offers, beside the decode without it, at the middle side: convolutions in `channels_last`,
+    bfloat16, and a compiled decoder where there is a compiler."""
+    latent = torch.zeros(_latent_shape(SIDES[1]), device=device)
+    ways = {"channels_last": copy.deepcopy(plain).to(memory_format=torch.channels_last)}
+    ways["bfloat16"] = copy.deepcopy(plain).bfloat16()
+    if shutil.which("g++"):
+        ways["compiled"] = copy.deepcopy(plain)
+        ways["compiled"].decoder.compile()
+    runs: Runs = {("vanilla", 1.0): partial(plain.decode, latent)}
+    for name, model in ways.items():
+        runs[f"vanilla_{name}", 1.0] = partial(model.decode, latent.to(model.dtype))
+    rows = measured(runs, rounds, device, ("vanilla",))
+    return rows[rows["metric"] == "time"].assign(size_px=SIDES[1])
 
 
 def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
@@ -270,7 +293,8 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     session = onnx_session(decoders["base"]) if device == "cpu" else None
     runs = {size: runs_at(decoders, size, device, session) for size in sizes}
     parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
-    parts += [large_memory(decoders["vanilla"], device), growth(decoders["vanilla"], rounds, device)]
+    parts += [of(decoders["vanilla"], rounds, device) for of in (torchs_means, growth)]
+    parts += [large_memory(decoders["vanilla"], device)]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)

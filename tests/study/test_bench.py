@@ -35,6 +35,7 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert list(table.columns) == COLUMNS and table["size_px"].dtype == int
     timed = {"vanilla", "base", "decode_hole", "last_word", "paste_poisson"}
     assert timed <= set(table["subject"]) and ("onnx" in set(table["subject"])) != torch.cuda.is_available()
+    assert {"vanilla_channels_last", "vanilla_bfloat16"} <= set(table.loc[table["reference"] == "vanilla", "subject"])
     assert set(table["reference"]) == {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process"}
     times = table[table["metric"] == "time"]
     assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
