@@ -6,7 +6,7 @@ of which it is (V, N): what only x and m decide is then computed once. Two need 
 """
 
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
 
 from asymlib.masks import dilate
 from asymlib.models.features import EffNetFeatures
@@ -58,10 +58,15 @@ def seam_grad(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor) -> torch.Tensor
     Source: ASUKA's Grad (CVPR 2025).
     """
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=x.device)
-    kernels = torch.stack([sobel, sobel.T])[:, None]
-    planes = ((y - x) * 255).flatten(0, -3)[:, None]
-    magnitude = conv2d(pad(planes, (1, 1, 1, 1), mode="replicate"), kernels).square().sum(1).sqrt()
-    return _masked_mean(magnitude.view(y.shape), m * dilate(1 - m, 1))
+    kernels = torch.stack([sobel.flatten(), sobel.T.flatten()], dim=1)  # (9, 2)
+    error, edge, means = ((y - x) * 255).view(-1, *x.shape), m * dilate(1 - m, 1), []
+    for i, weight in enumerate(edge[:, 0]):  # at the edge's pixels alone: they are few
+        row, column = weight.nonzero(as_tuple=True)
+        padded = pad(error[:, i], (1, 1, 1, 1), mode="replicate")
+        around = [padded[..., row + down, column + right] for down in range(3) for right in range(3)]
+        magnitude = (torch.stack(around, dim=-1) @ kernels).norm(dim=-1)  # (V, 3, pixels)
+        means.append((magnitude * weight[row, column]).sum((1, 2)) / (3 * weight.sum()))
+    return torch.stack(means, dim=1).view(y.shape[:-3])
 
 
 def ring_l1(x: torch.Tensor, y: torch.Tensor, m: torch.Tensor, width: int) -> torch.Tensor:

@@ -15,12 +15,12 @@ def group_statistics(norm: nn.GroupNorm, h: torch.Tensor) -> Statistics:
 
 
 def normalise_with(norm: nn.GroupNorm, h: torch.Tensor, statistics: Statistics) -> torch.Tensor:
-    """What a GroupNorm makes of (N, C, ...) with these statistics in the place of its own."""
+    """What a GroupNorm makes of (N, C, ...) with these statistics in the place of its own; rounded once, as it does."""
     one = (1,) * (h.ndim - 2)
     variance, mean = (s.repeat_interleave(h.shape[1] // norm.num_groups, 1) for s in statistics)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    scale, shift = (part.to(h).unflatten(1, (-1, *one)) for part in (scale, norm.bias - mean * scale))
-    return h * scale + shift
+    scale, shift = (part.unflatten(1, (-1, *one)) for part in (scale, norm.bias - mean * scale))
+    return (h * scale + shift).to(h.dtype)
 
 
 @contextmanager

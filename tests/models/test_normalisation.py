@@ -29,6 +29,15 @@ def test_with_its_own_statistics_it_is_the_group_norm_itself(norm, shape):
     assert torch.allclose(normalise_with(norm, h, statistics), norm(h), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_it_rounds_once(norm, dtype):
+    """Breaks when what is added and what is subtracted are rounded apart: far from 0 they nearly cancel."""
+    norm, h = norm.to(dtype), (30 + picture(2, 6, 8, 8)).to(dtype)
+    made = normalise_with(norm, h, group_statistics(norm, h))
+    assert made.dtype == dtype
+    torch.testing.assert_close(made, norm.float()(h.float()).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
 def test_the_statistics_are_those_of_each_group(norm):
     h = picture(2, 6, 4, 4)
     variance, mean = group_statistics(norm, h)
