@@ -257,11 +257,8 @@ def run(params: Profile, seed: int, without: str | None = None, out: Path | None
     With `out` all three lie there, as in what ships.
     """
     torch.set_num_threads(params.threads)
-    settings, home, results = (
-        params.last_word,
-        out or params.checkpoints / "last_word",
-        out or params.results / "last_word",
-    )
+    settings = params.last_word
+    home, results = out or params.checkpoints / "last_word", out or params.results / "last_word"
     results.mkdir(parents=True, exist_ok=True)
     if settings.source == "bundled":
         bundled = pretrained("last_word")
