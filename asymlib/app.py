@@ -3,6 +3,7 @@
 Gradio's components; ours are the photo's door (`pictures`), the mask, the methods, and who may come in.
 """
 
+import os
 import secrets
 import socket
 import tempfile
@@ -94,9 +95,11 @@ def make_app(token: str, folder: Path, photo: Path | None = None) -> FastAPI:
 
     Args:
         token: What a visitor has to bring once, as ?token=; then a cookie remembers.
-        folder: The one folder that is written to and served from.
+        folder: The one folder that is written to and served from, uploads included.
         photo: What it begins with.
     """
+    for cache in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+        os.environ[cache] = str(folder)  # else one that all of Gradio's pages share and nobody clears
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")

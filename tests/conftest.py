@@ -15,8 +15,11 @@ from diffusers import ModelMixin
 from PIL import Image
 from skimage import data
 
+from asymlib.models import shipped
 from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import build_first_stage
+from asymlib.models.inpainter import LatentInpainter
+from asymlib.models.last_word import LastWord
 from asymlib.study.profiles import source_files
 from asymlib.study.project import project_root
 from asymlib.training.checkpoints import ResumeState
@@ -34,6 +37,17 @@ def first_stage():
 def base(first_stage):
     """An untrained base decoder on the small first stage."""
     return asymmetric_vqgan(first_stage, *scaled_size(first_stage, "base"), branch=True, inherit=True, seed=0)
+
+
+@pytest.fixture
+def tiny_shipped(base, first_stage, monkeypatch):
+    """Small models in the place of those that ship."""
+    models = {"inpainter": LatentInpainter.build((16, 32), 1.0, 0), "last_word": LastWord(8)}
+    models |= {"base": base, "first_stage": first_stage}
+    monkeypatch.setattr(shipped, "load", models.__getitem__)
+    shipped.shipped_models.cache_clear()
+    yield
+    shipped.shipped_models.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Exit codes: 0, all was done; 1, something was not, and one sentence says what; 2, the call itself was not understood.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from asymlib.cli import edits, models
+from asymlib.cli.jobs import first_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,10 +28,10 @@ for command in import_module("asymlib.study.commands").COMMANDS:  # by name: the
 
 
 @app.callback()
-def options(
-    context: typer.Context, debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False
-) -> None:
-    context.obj = debug
+def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    if debug:
+        logging.basicConfig()
+    logging.getLogger("asymlib.cli").setLevel(logging.DEBUG if debug else logging.NOTSET)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; what was written is whole", file=sys.stderr)
         return 1
     except Exception as error:
-        if "--debug" in arguments:
-            raise
         if hasattr(error, "exit_code"):  # the call was not understood
             error.show()
             return error.exit_code
+        if "--debug" in arguments:
+            raise
         expected = (ValueError, OSError, ImportError)
         kind = "" if isinstance(error, expected) else f"{type(error).__name__}: "
         hint = "" if isinstance(error, expected) else " (a mistake of ours; --debug shows where)"
-        print(f"error: {kind}{error}{hint}", file=sys.stderr)
+        print(f"error: {kind}{first_line(error)}{hint}", file=sys.stderr)
         return 1
 
 

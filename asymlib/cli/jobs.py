@@ -1,6 +1,7 @@
 """What a command has to do, from the files or folders that it is given: matched by name, resumed, reported."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from asymlib.pictures import UNREADABLE, is_picture_file, written_format
+
+logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
@@ -87,14 +90,19 @@ def _named(argument: str, path: Path, single: set[Path]) -> dict[str, Path] | Pa
 
 
 def picture_files(argument: str, folder: Path) -> list[Path]:
-    """Every picture in a folder and the folders in it, in the order of names.
+    """Every picture in a folder and the folders in it, in the order of names; what else lies there is noted.
 
     Raises:
         ValueError: There is none; the sentence names the argument.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture_file(path))
+    everything = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in everything if is_picture_file(path)]
     if not files:
         raise ValueError(f"{argument}: got {folder} without a picture, expected some")
+    others = [path for path in everything if path not in files and not path.name.startswith(".")]
+    if others:
+        kinds = ", ".join(sorted({path.suffix or path.name for path in others}))
+        print(f"note: {argument}: left out as no pictures: {len(others)} ({kinds})", file=sys.stderr)
     return files
 
 
@@ -125,6 +133,11 @@ def _folder_plan(named: dict[str, dict[str, Path] | Path], out: Path, overwrite:
     return Plan(jobs, kept, unmatched)
 
 
+def first_line(error: Exception) -> str:
+    """One sentence; torch's own errors go on for many lines."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def carry_out(planned: Plan, work: Callable[[Job], None], dry_run: bool, as_json: bool) -> int:
     """Do the jobs, one after the other; what fails does not stop the others.
 
@@ -146,7 +159,8 @@ def carry_out(planned: Plan, work: Callable[[Job], None], dry_run: bool, as_json
             job.out.parent.mkdir(parents=True, exist_ok=True)
             work(job)
         except (*UNREADABLE, RuntimeError, MemoryError) as error:  # the last two of a picture that is too large
-            failed[job.name] = str(error)
+            failed[job.name] = first_line(error)
+            logger.debug("%s", job.name, exc_info=True)
             continue
         written.append(str(job.out))
     kept = [str(path) for path in planned.kept]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
@@ -140,6 +141,8 @@ def convert(
         export_onnx(vqgan, target)
     else:
         save_pretrained(vqgan if to is Layout.asymlib else vqgan.to_diffusers(), target)
+        if (source / RECORD).is_file():
+            shutil.copy(source / RECORD, target)
     print(target)
     return 0
 
@@ -213,7 +216,7 @@ def _of_results(path: Path) -> dict:
         models = {name: _read_record(record) for name, record in told_by.items()}
         models = models or _read_record(folder / "provenance.json")
         if models and all(isinstance(record, dict) for record in models.values()):
-            told = ("commit", "seed", "data", "first_stage", "code")
+            told = ("commit", "seed", "data", "settings", "first_stage", "code")
             return {"file": str(path), "profile": folder.name} | {
                 name: {key: record[key] for key in told if key in record} for name, record in models.items()
             }

@@ -29,6 +29,7 @@ NAMES = [
     (r"\.conv_norm_out\.", r".norm_out."),
     (r"\.conv_shortcut\.", r".nin_shortcut."),
 ]
+GROUPS = "norm_num_groups"
 DROPPED = re.compile(r"^(decoder\.up_layers\.|loss\.|model_ema\.)")
 
 
@@ -47,12 +48,13 @@ def official_name(name: str, levels: int) -> str:
     return re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.", name)
 
 
-def load_official(path: str | Path, norm_num_groups: int = 32) -> AsymmetricVQGAN:
+def load_official(path: str | Path, norm_num_groups: int | None = None) -> AsymmetricVQGAN:
     """Read an official `.ckpt`; sizes are those of its tensors.
 
     Args:
         path: A file with a `state_dict` (as Lightning writes it), or the state dict itself.
-        norm_num_groups: Groups of every GroupNorm, the one size that no tensor shows.
+        norm_num_groups: Groups of every GroupNorm, the one size that no tensor shows; by default what `save_official`
+            wrote into the file, or 32 as officially.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -74,6 +76,8 @@ def load_official(path: str | Path, norm_num_groups: int = 32) -> AsymmetricVQGA
         parts = sorted({".".join(k.split(".")[: 2 if k.startswith("decoder") else 1]) for k in dropped})
         logger.info("%s: %d tensors are not needed and dropped: %s", path.name, len(dropped), ", ".join(parts))
     official = {k: v for k, v in official.items() if k not in dropped}
+    if norm_num_groups is None:
+        norm_num_groups = content.get(GROUPS, 32)
 
     with torch.device("meta"):
         vqgan = AsymmetricVQGAN(**_sizes(official, path), norm_num_groups=norm_num_groups)
@@ -107,8 +111,8 @@ def official_state_dict(vqgan: AsymmetricVQGAN) -> dict[str, torch.Tensor]:
 
 
 def save_official(vqgan: AsymmetricVQGAN, path: str | Path) -> None:
-    """Write a `.ckpt` that the official code reads."""
-    torch.save({"state_dict": official_state_dict(vqgan)}, path)
+    """Write a `.ckpt` that the official code reads; beside the tensors the groups of its norms, which it has fixed."""
+    torch.save({"state_dict": official_state_dict(vqgan), GROUPS: vqgan.config.norm_num_groups}, path)
 
 
 def _sizes(official: dict[str, torch.Tensor], path: Path) -> dict:

@@ -29,6 +29,7 @@ def evaluate(
     seed: Annotated[int, typer.Option()] = 0,
     revision: Annotated[str, typer.Option(help="Its commit, on the hub.")] = "main",
     subfolder: Annotated[str, typer.Option(help="Where it lies on the hub, such as vae.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make tables again that are there.")] = False,
 ) -> int:
     """Compare everything that can come after a decoder, on your autoencoder and your photos.
 
@@ -37,7 +38,10 @@ def evaluate(
     asymlib evaluate stable-diffusion-v1-5/stable-diffusion-v1-5 photos/ --subfolder vae --size 512 --out tables/
     """
     with _installed("evaluate"):
-        from asymlib.study.evaluation.finishers import compare_finishers
+        from asymlib.study.evaluation.finishers import TABLES, compare_finishers
+    there = [out / name for name in TABLES if (out / name).exists()]
+    if there and not overwrite:
+        raise ValueError(f"out: got {out}, where {there[0].name} is; expected another folder, or --overwrite")
     behind = compare_finishers(autoencoder, photos, out, scenes, size, seed, None, revision, subfolder)
     print(behind.to_string(index=False))
     return 0

@@ -1,12 +1,13 @@
 """The command: files and folders matched, resumed, reported; exit codes; one sentence for every mistake."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AsymmetricAutoencoderKL
-from PIL import Image
+from PIL import Image, ImageCms
 
 from asymlib.cli import app, edits, main
 from asymlib.cli.jobs import Plan, carry_out, plan
@@ -14,6 +15,7 @@ from asymlib.editing import finishing
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.last_word import LastWord
 from asymlib.models.words import WORDS
+from asymlib.study.project import project_root
 from asymlib.training import fitting
 
 COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
@@ -208,6 +210,96 @@ def test_exit_codes_and_the_traceback(tmp_path, capsys):
     assert "error: name: got 'no_such_model', expected one of" in told and "Traceback" not in told
     with pytest.raises(FileNotFoundError):
         main(["--debug", "info", "no_such_model"])
+    assert main(["--debug", "finish"]) == 2
+
+
+def test_debug_shows_where_one_of_many_failed(folders, capsys, caplog):
+    """Breaks when what is caught, so that the others are done, leaves no trace."""
+    (folders / "edits" / "a.png").write_bytes(b"no picture")
+    call = ["finish", *(str(folders / name) for name in ("photos", "edits", "masks")), "-o", str(folders / "out")]
+    assert main(call) == 1 and not caplog.records
+    assert main(["--debug", *call, "--overwrite"]) == 1
+    assert [record.exc_info[0] for record in caplog.records] == [ValueError] and "read_photo" in caplog.text
+    assert main(call) == 1 and len(caplog.records) == 1
+
+
+def test_what_is_no_picture_is_noted_and_what_is_hidden_is_not(folders, capsys):
+    for name in ("raw.CR2", "notes.txt", ".hidden"):
+        (folders / "photos" / name).write_text("")
+    call = ["finish", *(str(folders / name) for name in ("photos", "edits", "masks")), "--dry-run"]
+    assert main(call) == 0
+    assert capsys.readouterr().err == "note: photo: left out as no pictures: 2 (.CR2, .txt)\n"
+
+
+@pytest.mark.parametrize("method", list(edits.Method))
+def test_a_hole_is_filled_by_every_method(tmp_path, tiny_shipped, capsys, method):
+    photo, mask, example = picture(tmp_path / "p.png", 1, (64, 48)), hole(tmp_path / "m.png", (64, 48)), tmp_path / "e"
+    picture(example / "p.png", 2)
+
+    def filled(name: str, *options: str) -> np.ndarray:
+        out = tmp_path / f"{name}.png"
+        call = ["inpaint", str(photo), str(mask), "-o", str(out), "--method", method, "--steps", "2", *options]
+        assert main(call) == 0 and capsys.readouterr().out.strip() == str(out)
+        return np.asarray(Image.open(out))
+
+    made, outside = filled("first"), np.asarray(Image.open(mask)) == 0
+    kept = (made == np.asarray(Image.open(photo)))[outside]
+    assert kept.all() == (method != "vanilla") and kept.mean() < 1.01
+    np.testing.assert_array_equal(filled("again", "--seed", "0"), made)
+    for name, options in {"seed": ["--seed", "1"], "word": ["--word", "blue"]}.items():
+        assert (filled(name, *options) != made)[~outside].any()
+    assert (filled("example", "--example", str(example / "p.png")) != made)[~outside].any()
+    assert main(["inpaint", str(photo), str(mask), "--example", str(example)]) == 1
+    assert "example: got the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["finish", "inpaint"])
+def test_metadata_stays_and_a_turned_photo_comes_out_upright(tmp_path, tiny_shipped, command):
+    """Breaks when the profile, the camera's data or the resolution are lost, or the picture is turned twice."""
+    exif, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif[0x0112], exif[0x010F] = 6, "a camera"  # turn by 90 degrees; made by
+    photo = Image.open(picture(tmp_path / "raw.png", 1, (64, 48)))
+    photo.save(tmp_path / "p.jpg", exif=exif, icc_profile=profile, dpi=(300, 300), quality=95)
+    mask = str(hole(tmp_path / "m.png", (48, 64)))
+    given = [str(picture(tmp_path / "e.png", 2, (48, 64)))] if command == "finish" else []
+    out = tmp_path / "out.png"
+    assert main([command, str(tmp_path / "p.jpg"), *given, mask, "-o", str(out)]) == 0
+    made = Image.open(out)
+    assert made.size == (48, 64) and made.info["icc_profile"] == profile and round(made.info["dpi"][0]) == 300
+    assert made.getexif().get(0x010F) == "a camera" and made.getexif().get(0x0112, 1) == 1
+
+
+def test_finishers_are_compared_on_a_folder_and_no_table_is_overwritten(first_stage, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("asymlib.study.evaluation.finishers.load", lambda name: LastWord(8))
+    first_stage.save_pretrained(tmp_path / "vae")
+    for i in range(4):
+        picture(tmp_path / "photos" / f"{i}.png", i, (70, 70))
+    call = ["evaluate", str(tmp_path / "vae"), str(tmp_path / "photos"), "-o", str(tmp_path / "tables")]
+    assert main([*call, "--scenes", "4", "--size", "64"]) == 0
+    assert "hole_psnr" in capsys.readouterr().out
+    tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    assert set(tables) == {"rows.csv", "table.csv", "regret.csv"}
+    assert main([*call, "--scenes", "4", "--size", "64", "--seed", "1"]) == 1
+    assert "out: got" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()} == tables
+    assert main([*call, "--scenes", "4", "--size", "64", "--seed", "1", "--overwrite"]) == 0
+    assert (tmp_path / "tables" / "rows.csv").read_bytes() != tables["rows.csv"]
+
+
+def test_a_profile_is_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr("asymlib.study.profiles.run_profile", lambda *given: asked.append(given) or 0)
+    assert main(["repro", "smoke", "report"]) == 0 and asked == [("smoke", project_root(), ["report"])]
+
+
+@pytest.mark.parametrize("command, missing, extra", [("evaluate", "pandas", "study"), ("paint", "gradio", "app")])
+def test_what_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, tmp_path, command, missing, extra):
+    for module in [name for name in sys.modules if name.startswith(("asymlib.study.evaluation", "asymlib.app"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    call = [command, *([str(tmp_path), str(tmp_path), "-o", str(tmp_path)] if command == "evaluate" else [])]
+    assert main(call) == 1
+    assert capsys.readouterr().err == f"error: {command} needs {missing}: pip install 'asymlib[{extra}]'\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -266,19 +358,24 @@ def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):
     """Breaks when a way round changes a pixel."""
     vqgan = asymmetric_vqgan(first_stage, 8, 2, seed=0)
     vqgan.save_pretrained(tmp_path / "ours")
+    (tmp_path / "ours" / "record.json").write_text('{"commit": "abc"}')
     steps = [("ours", "official.ckpt", "official"), ("ours", "theirs", "diffusers"), ("theirs", "again", "asymlib")]
+    steps += [("official.ckpt", "from_official", "asymlib"), ("official.ckpt", "their_official", "diffusers")]
     for source, target, layout in steps:
         assert main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", layout]) == 0
-    again, theirs = (
-        kind.from_pretrained(tmp_path / name)
-        for kind, name in ((type(vqgan), "again"), (AsymmetricAutoencoderKL, "theirs"))
+    assert json.loads((tmp_path / "again" / "record.json").read_text()) == {"commit": "abc"}
+    again, from_official = (type(vqgan).from_pretrained(tmp_path / name) for name in ("again", "from_official"))
+    theirs, their_official = (
+        AsymmetricAutoencoderKL.from_pretrained(tmp_path / name) for name in ("theirs", "their_official")
     )
     picture, mask = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
     with torch.no_grad():
         latent = vqgan.encode(picture)
         expected = vqgan.decode(latent, image=picture, mask=mask)
-        torch.testing.assert_close(again.decode(latent, image=picture, mask=mask), expected)
-        torch.testing.assert_close(theirs.decode(latent, image=picture, mask=mask).sample, expected)
+        for ours in (again, from_official):
+            torch.testing.assert_close(ours.decode(latent, image=picture, mask=mask), expected)
+        for diffusers_own in (theirs, their_official):
+            torch.testing.assert_close(diffusers_own.decode(latent, image=picture, mask=mask).sample, expected)
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "diffusers"]) == 1
 
 

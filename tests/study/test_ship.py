@@ -7,17 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from asymlib.files import save_pretrained
 from asymlib.models.decoder import load_vqgan
+from asymlib.models.first_stage import PRETRAINED, pretrained
 from asymlib.models.inpainter import LatentInpainter
 from asymlib.models.last_word import LastWord
 from asymlib.study import ship
 from asymlib.study.dataset.procedural import procedural_image
 
 NUMBERS = {"pictures": 400, "loss": 0.1, "known_ratio": 1.3, "kid": 0.2, "kid_deviation": 0.05}
+SHIPPED = sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
 RECORD = {"commit": "abc1234", "seed": 0, "first_stage": "e59c", "settings": {"steps": 1200, "batch": 16}}
 
 
@@ -119,3 +122,15 @@ def test_a_profile_that_has_trained_none_is_named(project):
     ):
         ship.ship_inpainter(project, "default", project / "photos", project / "out")
     assert not (project / "out").exists()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_has_a_card_as_the_hub_wants_it_and_a_history(name):
+    """Breaks when weights come in without a licence, or nobody can say what they were trained with."""
+    folder = pretrained(name)
+    _, header, text = (folder / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(header)
+    assert told["license"] == "apache-2.0" and told["library_name"] in ("diffusers", "asymlib") and told["tags"]
+    assert text.startswith("# ") and "licence" in text
+    record = json.loads((folder / "record.json").read_text())
+    assert {"commit", "seed", "settings"} <= record.keys()

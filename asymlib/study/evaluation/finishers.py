@@ -32,6 +32,7 @@ from asymlib.study.finishers import UNFAIR, finishers
 from asymlib.study.reporting.tables import comparisons, summarise, write_rows, write_table
 from asymlib.study.sources import EDGED
 
+TABLES = ("rows.csv", "table.csv", "regret.csv")
 STEPS = 20  # of the diffusion model, where there is one
 # of the means of `ring_l1_4` and `seam_grad` a ratio, of PSNR a difference in dB
 REGRETS = {"ring_l1_4": "ratio", "seam_grad": "ratio", "hole_psnr": "difference"}
@@ -209,9 +210,10 @@ def compare_finishers(
     rows = evaluate_finishers(edits, pairs, finishers(load("last_word")), seed)
     out.mkdir(parents=True, exist_ok=True)
     behind = regret(rows)
-    write_rows(rows, out / "rows.csv")
-    write_table(finishers_table(rows), out / "table.csv")
-    write_table(behind, out / "regret.csv")
+    of_rows, table, of_regret = TABLES
+    write_rows(rows, out / of_rows)
+    write_table(finishers_table(rows), out / table)
+    write_table(behind, out / of_regret)
     return behind[["source", "metric", "best", "value", "low", "high"]].round(3)
 
 

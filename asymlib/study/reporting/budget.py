@@ -10,6 +10,7 @@ HEAVIER = {
     "large_1.5x_800": ("base_800", "base_2245"),
     "large_2x_800": ("base_800", "base_4679"),
     "large_2x_2000": ("base_2000", "base_11318"),
+    "large_2x_3600": ("base_3600", "base_20170"),
 }
 HOWS = {metric: SHORT_RUNS[metric] for metric in ("pre_error", "ring_l1_4", "hole_psnr", "hole_effnet_distance")}
 
