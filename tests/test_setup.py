@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
+import venv
+from importlib.metadata import Distribution, PathDistribution, distribution
 
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 from asymlib.study.project import project_root
@@ -97,32 +100,67 @@ def test_an_older_python_is_refused_before_anything_is_made(tmp_path):
     assert done.stderr.splitlines()[0] == "error: PYTHON: got Python 3.10, expected 3.11 or newer"
 
 
-def test_the_wheel_alone_finishes_a_picture_with_what_ships(tmp_path):
-    """Breaks when a module, weights or the command are left out of the package."""
-    shutil.copytree(ROOT / "asymlib", tmp_path / "source" / "asymlib", ignore=shutil.ignore_patterns("__pycache__"))
+def closure(requirements: list[str]) -> dict[str, Distribution]:
+    """What is installed of these requirements and of theirs in turn, without an extra that nobody asks for."""
+    found, waiting = {}, [(Requirement(line), "") for line in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        known = canonicalize_name(requirement.name) in found
+        found.setdefault(canonicalize_name(requirement.name), distribution(requirement.name))
+        for extra in {"", *requirement.extras} if not known else requirement.extras:
+            waiting += [
+                (Requirement(line), extra) for line in found[canonicalize_name(requirement.name)].requires or ()
+            ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A folder with an environment that has the wheel and what it requires, and nothing else that is installed here."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(ROOT / "asymlib", folder / "source" / "asymlib", ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, tmp_path / "source")
-    command = ["build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tmp_path / "source")]
+        shutil.copy(ROOT / file, folder / "source")
+    command = ["build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder / "source")]
     subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    zipfile.ZipFile(wheel).extractall(installed)
-    assert "asymlib = asymlib.cli:run" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
+    (wheel,) = folder.glob("*.whl")
+    shutil.rmtree(folder / "source")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    install = ["pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", *install], check=True, capture_output=True)
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    (metadata,) = packages.glob("asymlib-*.dist-info")
+    for found in closure(PathDistribution(metadata).requires).values():
+        for name in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(found.locate_file(name))
+    return folder
+
+
+def test_the_wheel_with_its_requirements_alone_finishes_a_picture(elsewhere):
+    """Breaks when a module, weights, the command or a requirement are left out of the package."""
     for i, name in enumerate(("photo", "edited")):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(elsewhere / f"{name}.png")
     Image.fromarray(np.uint8(255 * np.tri(40, 50))).save(elsewhere / "mask.png")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
 
-    def asymlib(*arguments: str) -> str:
-        code = "import sys, asymlib.cli; assert asymlib.__file__.startswith(sys.argv.pop(1)); asymlib.cli.run()"
-        environment = os.environ | {"PYTHONPATH": str(installed)}
-        command = [sys.executable, "-P", "-c", code, str(installed), *arguments]
-        return subprocess.check_output(command, cwd=elsewhere, env=environment, text=True)
+    def asymlib(*arguments: str) -> subprocess.CompletedProcess:
+        command = [str(elsewhere / "venv" / "bin" / "asymlib"), *arguments]
+        return subprocess.run(command, cwd=elsewhere, env=environment, text=True, capture_output=True)
 
-    assert asymlib("finish", "photo.png", "edited.png", "mask.png").strip() == "photo_finished.png"
+    finished = asymlib("finish", "photo.png", "edited.png", "mask.png")
+    assert (finished.stdout.strip(), finished.stderr, finished.returncode) == ("photo_finished.png", "", 0)
+    filled = asymlib("inpaint", "photo.png", "mask.png", "--steps", "1")
+    assert (filled.stdout.strip(), filled.returncode) == ("photo_inpainted.png", 0)
+    missing = asymlib("evaluate", "first_stage", ".", "-o", "tables")
+    assert missing.stderr.endswith("pip install 'asymlib[study]'\n") and missing.returncode == 1
     shipped = [path for path in (ROOT / "asymlib" / "pretrained").rglob("*") if path.is_file()]
-    assert len(shipped) > 20 and all((installed / path.relative_to(ROOT)).is_file() for path in shipped)
+    (packages,) = (elsewhere / "venv").glob("lib/python*/site-packages")
+    assert len(shipped) > 20 and all((packages / path.relative_to(ROOT)).is_file() for path in shipped)
 
 
 def test_git_does_not_ignore_a_module_of_the_library():

@@ -72,18 +72,22 @@ CUT = """() => [...document.querySelectorAll('p, span, button, label, h1, h2, di
     const style = getComputedStyle(e), own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
     if (!e.checkVisibility({visibilityProperty: true, opacityProperty: true})) return false;
     const text = own || e.querySelector('p, span, button, label') !== null;
-    const hides = style.overflowY === 'hidden' || style.overflowY === 'clip';
-    return text && hides && e.clientHeight > 20 && e.scrollHeight > e.clientHeight + 4;
-}).filter(e => e.innerText.trim()).map(e => `${e.innerText.slice(0, 60)}: ${e.scrollHeight} in ${e.clientHeight} px`)"""
+    const hides = way => way === 'hidden' || way === 'clip';
+    const high = hides(style.overflowY) && e.scrollHeight > e.clientHeight + 4;
+    const wide = own && hides(style.overflowX) && e.scrollWidth > e.clientWidth + 4;
+    return text && e.clientHeight > 20 && (high || wide);
+}).filter(e => e.innerText.trim()).map(e => `${e.innerText.slice(0, 60)}: ${e.scrollWidth} x ${e.scrollHeight} px`)"""
 OVERLAPPING = """() => {
-    const boxes = [...document.querySelectorAll('button, input[type=number], input[type=checkbox], h1, p')]
+    const boxes = [...document.querySelectorAll('button, img, input[type=number], input[type=checkbox], h1, p')]
         .filter(e => e.checkVisibility({visibilityProperty: true}) && (e.innerText || e.tagName === 'INPUT'))
         .map(e => [e, e.getBoundingClientRect()]).filter(([e, b]) => b.width > 1 && b.height > 1);
     const found = [];
     boxes.forEach(([a, x], i) => boxes.slice(i + 1).forEach(([b, y]) => {
         const wide = Math.min(x.right, y.right) - Math.max(x.left, y.left);
         const high = Math.min(x.bottom, y.bottom) - Math.max(x.top, y.top);
-        if (wide > 2 && high > 2 && !a.contains(b) && !b.contains(a)) found.push(`${a.innerText} | ${b.innerText}`);
+        const over = e => e.tagName === 'IMG' || e.closest('.image-container, .slider-wrap');
+        if (wide > 2 && high > 2 && !a.contains(b) && !b.contains(a) && !(over(a) && over(b)))
+            found.push(`${a.tagName} ${a.innerText} | ${b.tagName} ${b.innerText}`);
     }));
     return found;
 }"""
@@ -94,6 +98,26 @@ def looks_right(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
     assert page.evaluate(CUT) == []
     assert page.evaluate(OVERLAPPING) == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "<p style='width: 100px; overflow: hidden; white-space: nowrap; padding: 10px'>much more than fits in here</p>",
+        "<p style='height: 30px; overflow: hidden'>much<br>more<br>than<br>fits<br>in here</p>",
+        "<button>one</button><button style='margin-left: -20px'>another</button>",
+        "<p style='width: 3000px'>wide</p>",
+    ],
+)
+def test_a_broken_page_does_not_look_right(browser, broken):
+    """Breaks when the checks of the pages below cannot fail."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_content("<h1>A page</h1><button>one</button> <button>another</button><p>that is in order</p>")
+    looks_right(page)
+    page.set_content(broken)
+    with pytest.raises(AssertionError):
+        looks_right(page)
+    page.close()
 
 
 def stroke(page: Page, canvas: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -149,6 +173,17 @@ def test_a_hole_is_painted_and_edited(browser, painter, size):
     page.mouse.move(0, 0)
     looks_right(page)
     page.screenshot(path=KEPT / f"painter_{size}.png", full_page=True)
+    with page.expect_download() as loaded:
+        page.get_by_role("button", name="Mask", exact=True).click()
+    area = (np.asarray(Image.open(loaded.value.path()).convert("L")) > 0).sum()
+    stroke(page, canvas, (0.2, 0.7), (0.3, 0.8))
+    page.get_by_role("button", name="Undo", exact=True).first.click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.wait_for_timeout(3000)
+    with page.expect_download() as loaded:
+        page.get_by_role("button", name="Mask", exact=True).click()
+    assert area > 0 and (np.asarray(Image.open(loaded.value.path()).convert("L")) > 0).sum() == area
     assert "<b>" not in page.inner_html("body").replace("&lt;b&gt;", "")
     assert not errors, errors
     page.close()

@@ -2,7 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 from asymlib.study.params import load_params
 from asymlib.study.project import project_root
@@ -52,3 +55,26 @@ def test_every_make_target_exists():
 def test_every_notebook_is_in_the_table():
     table = README.read_text()
     assert all(path.name in table for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def python_of(page: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+
+
+def test_the_readme_s_python_runs(tiny_pipelines, tmp_path, monkeypatch):
+    """Breaks when a reader who types it with a photo, an edit and a mask gets an error."""
+    photo, mask = data.astronaut()[:64, :80], np.zeros((64, 80), np.uint8)
+    mask[20:40, 30:60] = 255
+    for name, pixels in {"photo.jpg": photo, "edited.png": 255 - photo, "mask.png": mask}.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names = {"pipe": tiny_pipelines.stable_diffusion_inpaint()}
+    exec(python_of("README.md"), names)
+    assert Image.open("finished.png").size == (80, 64)
+    assert hasattr(names["pipe"].vae, "_finish") and names["finished"].size == (80, 64)
+
+
+def test_the_python_of_the_house_s_rules_runs():
+    names = {}
+    exec(python_of("CONTRIBUTING.md"), names)
+    assert names["image_hat"].shape == (1, 3, 64, 64)
