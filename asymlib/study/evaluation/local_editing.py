@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 from tqdm import tqdm
 
-from asymlib.editing.compositing import paste_hard
+from asymlib.editing.compositing import paste_hard, paste_poisson
 from asymlib.editing.local_editing import Edit
 from asymlib.metrics import bounding_crop
 from asymlib.models.words import CELL, WORDS, cell_words, describe, mean_colour, word_scores
@@ -185,7 +185,8 @@ def edit_rows(
         image_hat = plainly if decode is vanilla else decode_in_batches(decode, task, pairs, batch)
         results = {name: image_hat}
         if name == "vanilla":
-            results["vanilla_paste_hard"] = paste_hard(pairs.image, image_hat, pairs.mask)
+            ways = {"paste_hard": paste_hard, "paste_poisson": paste_poisson}
+            results |= {f"vanilla_{way}": put(pairs.image, image_hat, pairs.mask) for way, put in ways.items()}
         for variant, result in results.items():
             measured = measure_known(pairs.image, result, pairs.mask)
             measured |= measure_added(plainly, result, pairs.mask)
