@@ -55,8 +55,8 @@ def decode_with(
             size: more detail in small holes of large photos.
         last_word: Finishes what the decoder made, see `finish`; `load("last_word")` is the shipped one.
         hole_only: Decode windows around the hole and not the whole picture, see `decode_hole`: several times faster
-            where the hole is small. For decoders without a branch; what is finished is then of the pipeline's size, and the last word
-            sees of the known pixels those of the window alone.
+            where the hole is small. For decoders without a branch; what is finished is then of the pipeline's
+            size, and the last word sees of the known pixels those of the window alone.
         call: Further arguments of the pipeline: `prompt`, `num_images_per_prompt`, `height`, `generator`;
             `control_image` for ControlNet, `example_image` for Paint by Example, `image_latents` for DiffEdit.
 
