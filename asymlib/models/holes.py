@@ -28,7 +28,7 @@ WHOLE = 128  # cells a side up to which the lowest level sees the whole picture;
 TILE = 512  # pixels a side that are decoded at a time
 MANY = 16  # windows, above which some are put together at once
 WORTH = 0.85  # of the decode's multiply-accumulates: windows for 0.84 save time, for 0.91 they do not (`make bench`)
-LEAST = 0.25  # of a window's own variance: what is left of it at least
+MOST = 4.0  # times, by which a small copy changes a window's variance
 
 Finisher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -195,13 +195,18 @@ def _small_statistics(
 
 
 def _brought_to_whole(own: Statistics, in_all: Statistics, in_part: Statistics) -> Statistics:
-    """A window's own variance and mean, and by how much those of the whole are larger in the small copy.
+    """A window's own variance and mean, and by what those of the whole differ in the small copy: the variance in
+    proportion, the mean in the window's scale; bounded, so that nothing explodes where a part of the copy is plain.
 
-    Measured against their ratio, and against the window's and the copy's alone: about the same as the ratio on
-    photographs, half the error or less of the others; and nothing explodes where a part of the copy is plain.
+    Measured on 12 scenes of `val`, 512 px, a tenth of them hole, by the bundled first stages: 0.57 and 0.77 levels off
+    in the hole; with the copy's differences added as they are 0.59 and 1.01, and in the worst scene twice as far.
     """
-    variance = torch.maximum(own[0] + in_all[0] - in_part[0], LEAST * own[0])
-    return variance, own[1] + in_all[1] - in_part[1]
+    variance = own[0] * _bounded_ratio(in_all[0], in_part[0])
+    return variance, own[1] + (in_all[1] - in_part[1]) * _bounded_ratio(own[0], in_part[0]).sqrt()
+
+
+def _bounded_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return ((a + 1e-6) / (b + 1e-6)).clamp(1 / MOST, MOST)
 
 
 def _normalise(steps: Sequence[Step]) -> bool:

@@ -51,7 +51,8 @@ from asymlib.training.settings import TrainingSettings
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 REFERENCES = ("vanilla", "asymmetric")
-UNCOUNTED = ("onnx", "vanilla_compiled")  # torch sees nothing of what they do
+# torch sees nothing, or not all, of what they do
+UNCOUNTED = ("onnx", "vanilla_compiled", "paste_laplacian", "paste_poisson", "paste_overlay")
 FINISHED = 0.25  # the hole of what comes after a decoder
 LARGE = 2048  # pixels a side of the picture whose memory alone is counted
 SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted

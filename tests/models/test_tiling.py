@@ -12,6 +12,7 @@ from asymlib.models.construction import asymmetric_vqgan, scaled_size
 from asymlib.models.first_stage import load_first_stage
 from asymlib.models.tiling import decode_tiles, starts
 from asymlib.pixels import to_tensor
+from asymlib.study.evaluation import cost
 from asymlib.study.evaluation.cost import decode_memory, tiling_error
 
 
@@ -61,3 +62,17 @@ def test_a_picture_of_one_tile_is_decoded_exactly(base):
     image, mask = torch.rand(1, 3, 32, 32), torch.ones(32, 32)
     mask[:16] = 0
     assert tiling_error(base, base.encode(image), image, mask)["tiling_max"] == 0
+
+
+def test_how_far_a_hole_decoded_alone_is_off_is_measured(monkeypatch):
+    """A hole two levels too bright everywhere; breaks when what is measured is another's, or of another place."""
+    first_stage = load_first_stage()
+    image = to_tensor(data.astronaut()[None, 100:228, 100:228]) * 0.5
+
+    def brighter(first_stage, latent, image, mask):
+        return torch.lerp(image, first_stage.decode(latent).sample.clamp(-0.9, 0.9) + 2 / 127.5, mask)
+
+    monkeypatch.setattr(cost, "decode_hole", brighter)
+    off = cost.window_error(first_stage, torch.cat([image, image.flip(-1)]), 0.25)
+    assert all(value == pytest.approx(2, abs=0.05) for value in off.values())
+    assert list(off) == ["mean", "rim", "seam", "worst"]

@@ -2,12 +2,17 @@
 
 import weakref
 from collections.abc import Callable
+from statistics import fmean
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from asymlib.masks import dilate
+from asymlib.metrics import seam_added
 from asymlib.models.decoder import AsymmetricVQGAN
+from asymlib.models.first_stage import FirstStage, encode_means
+from asymlib.models.holes import decode_hole
 from asymlib.models.tiling import decode_tiles, starts
 
 # Stable Diffusion 1.5's inpainting UNet and encoder: GMAC at 512 px, counted on diffusers' models
@@ -130,3 +135,32 @@ def tiling_error(
         "tiling_max": difference.max().item(),
         "tiling_seam": (steps[0] - steps[1]).mean().item(),
     }
+
+
+@torch.no_grad()
+def window_error(first_stage: FirstStage, image: torch.Tensor, share: float) -> dict[str, float]:
+    """How far decoding the hole alone is from decoding everything, of square holes in the middle.
+
+    Args:
+        first_stage: The autoencoder, whose decoder it is.
+        image: (N, 3, H, W) in [-1, 1], encoded and decoded one by one.
+        share: Of the picture that is hole.
+
+    Returns:
+        In 8-bit levels, means over the pictures: the difference over the hole (`mean`) and over its outermost 4 pixels
+        (`rim`), and the seam that it adds to pasting (`seam`, see `metrics.seam_added`); `worst`, the largest `mean`.
+    """
+    (height, width), middle = image.shape[-2:], torch.zeros(1, 1, *image.shape[-2:])
+    rows, columns = (round(side * share**0.5) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    middle[..., top : top + rows, left : left + columns] = 1
+    rim, found = middle * dilate(1 - middle, 4), []
+    for one in image.split(1):
+        latent = encode_means(first_stage, one)
+        pasted = torch.lerp(one, first_stage.decode(latent).sample.clamp(-1, 1), middle)
+        windowed = decode_hole(first_stage, latent, one, middle)
+        off = (windowed - pasted).abs().mean(1, keepdim=True) * 127.5
+        means = [((off * part).sum() / part.sum()).item() for part in (middle, rim)]
+        found.append([*means, seam_added((pasted + 1) / 2, (windowed + 1) / 2, middle).item()])
+    mean, at_rim, seam = zip(*found, strict=True)
+    return {"mean": fmean(mean), "rim": fmean(at_rim), "seam": fmean(seam), "worst": max(mean)}
