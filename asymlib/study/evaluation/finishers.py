@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from asymlib.editing.compositing import Paste
 from asymlib.masks import KINDS, evaluation_mask
@@ -27,7 +28,7 @@ from asymlib.pixels import centre_square, shrink, to_tensor
 from asymlib.study.dataset.images import Pairs
 from asymlib.study.dataset.photographs import every_photograph, folder_photographs, readable_pixels
 from asymlib.study.edits import TINTS, change_colours
-from asymlib.study.evaluation.protocol import decode_in_batches, make_tasks, measure, plain, rows_of, side_by_side
+from asymlib.study.evaluation.protocol import decode_in_batches, make_tasks, measure, plain, rows_of
 from asymlib.study.finishers import UNFAIR, finishers
 from asymlib.study.reporting.tables import comparisons, summarise, write_rows, write_table
 from asymlib.study.sources import EDGED
@@ -96,23 +97,22 @@ def evaluate_rim(edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], s
     return _measured_rows(referred, pairs, ways, seed, measured)
 
 
+@torch.no_grad()
 def _measured_rows(
     edits: dict[str, Edit], pairs: Pairs, ways: dict[str, Paste], seed: int, measured: Callable[..., Measures]
 ) -> pd.DataFrame:
     """One scene at a time, so that what the pastes of one mask have in common is made once."""
-
-    def measured_scene(i: int) -> dict[str, Measures]:
-        image, mask, values = pairs.image[i : i + 1], pairs.mask[i : i + 1], {}
+    values = {source: [] for source in edits}
+    for i in tqdm(range(len(pairs.image)), desc="scenes", mininterval=5):
+        image, mask = pairs.image[i : i + 1], pairs.mask[i : i + 1]
         for source, edit in edits.items():
             one = Edit(*(None if pictures is None else pictures[i : i + 1] for pictures in edit))
             results = torch.stack([way(image, one.edited, mask).clamp(-1, 1) for way in ways.values()])
-            values[source] = measured(source, one, image, results, mask)
-        return values
-
-    scenes, parts = side_by_side(measured_scene, range(len(pairs.image)), "scenes"), []
-    for source in edits:
+            values[source].append(measured(source, one, image, results, mask))
+    parts = []
+    for source, of_scenes in values.items():
         for v, name in enumerate(ways):
-            of_way = {metric: torch.cat([of[source][metric][v] for of in scenes]) for metric in scenes[0][source]}
+            of_way = {metric: torch.cat([of[metric][v] for of in of_scenes]) for metric in of_scenes[0]}
             parts.append(rows_of(of_way, pairs, name, source, seed))
     return pd.concat(parts, ignore_index=True)
 

@@ -11,7 +11,7 @@ from asymlib.pixels import to_tensor
 from asymlib.study.dataset.captions import read_captions, read_squares
 from asymlib.study.dataset.images import Pairs, load_images
 from asymlib.study.evaluation.distribution import PooledEffNet, fid, kid
-from asymlib.study.evaluation.protocol import Decode, side_by_side
+from asymlib.study.evaluation.protocol import Decode
 from asymlib.study.evaluation.reconstruction import psnr
 from asymlib.study.params import Generation, Profile
 from asymlib.study.reporting.tables import facts
@@ -44,8 +44,7 @@ def real_and_captions(params: Profile) -> tuple[torch.Tensor, list[str]]:
 @torch.no_grad()
 def decode_all(decode: Decode, latent: torch.Tensor, batch: int) -> torch.Tensor:
     """Decode (N, C, h, w) without image and mask: (N, 3, 8h, 8w), clamped to [-1, 1]."""
-    parts = side_by_side(lambda part: decode(part, None, None), latent.split(batch), "batches", quiet=True)
-    return torch.cat(parts).clamp(-1, 1)
+    return torch.cat([decode(part, None, None) for part in latent.split(batch)]).clamp(-1, 1)
 
 
 def distribution_table(

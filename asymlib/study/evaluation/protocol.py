@@ -4,11 +4,10 @@ The sources of the latent are those of `study.sources`. Known pixels are compare
 compared with its reference where it has one, and everywhere with what the vanilla decoder makes of the same latent.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,6 @@ from asymlib.training.latents import swap_holes
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Paste = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 HARD: dict[str, Paste] = {"paste_hard": paste_hard}
-Work, Done = TypeVar("Work"), TypeVar("Done")
 
 
 class Task(NamedTuple):
@@ -136,27 +134,11 @@ def _decode_on(device: str, decode: Decode, latent: torch.Tensor, *condition: to
     return decode(*moved).to(latent.device)
 
 
-def side_by_side(one: Callable[[Work], Done], work: Sequence[Work], desc: str, quiet: bool = False) -> list[Done]:
-    """`one` of each piece of work, in order: as many at a time as torch has threads, each on one of them.
-
-    Two threads share pictures of 128 px badly: side by side, evaluation takes three quarters of the time, and a number
-    does not depend on how many threads there are. On a GPU one at a time.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # which the pool's threads begin with
-    try:
-        with ThreadPoolExecutor(1 if torch.cuda.is_available() else threads) as pool:
-            done = pool.map(torch.no_grad()(one), work)
-            return list(tqdm(done, total=len(work), desc=desc, mininterval=5, disable=quiet))
-    finally:
-        torch.set_num_threads(threads)
-
-
 @torch.no_grad()
 def decode_in_batches(decode: Decode, task: Task, pairs: Pairs, batch: int) -> torch.Tensor:
     """Decode every latent with its image and mask: (N, 3, H, W), clamped to [-1, 1]."""
-    parts = list(zip(task.latent.split(batch), pairs.image.split(batch), pairs.mask.split(batch), strict=True))
-    return torch.cat(side_by_side(lambda part: decode(*part), parts, "batches", quiet=True)).clamp(-1, 1)
+    parts = zip(task.latent.split(batch), pairs.image.split(batch), pairs.mask.split(batch), strict=True)
+    return torch.cat([decode(latent, image, mask) for latent, image, mask in parts]).clamp(-1, 1)
 
 
 def evaluate(
@@ -192,14 +174,11 @@ def evaluate(
         process, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     features, parts = EffNetFeatures().to(device), []
     positions = torch.arange(len(pairs.image)).split(batch)
-
-    def measured_batch(source_and_number: tuple[str, int]) -> tuple[str, int, dict]:
-        source, i = source_and_number
-        some = _part(tasks[source], pairs, positions[i], device)
-        return source, i, _measure_batch(decoders, vanilla, pastes, *some, features, source in EDGED)
-
     work = [(source, i) for source in tasks for i in range(process, len(positions), processes)]
-    measured = side_by_side(measured_batch, work, "batches", quiet=process > 0)
+    measured = []
+    for source, i in tqdm(work, desc="batches", disable=process > 0):
+        some, edged = _part(tasks[source], pairs, positions[i], device), source in EDGED
+        measured.append((source, i, _measure_batch(decoders, vanilla, pastes, *some, features, edged)))
     if processes > 1:
         measured = sorted(gather_object(measured), key=lambda part: part[1])
     for variant in (name + suffix for name in decoders for suffix in ["", *(f"_{paste}" for paste in pastes)]):
@@ -239,6 +218,7 @@ def _measure_batch(
     return {variant: {metric: v[i].cpu() for metric, v in measured.items()} for i, variant in enumerate(results)}
 
 
+@torch.no_grad()
 def store_results(
     decoders: dict[str, Decode],
     task: Task,
@@ -253,7 +233,7 @@ def store_results(
 
     That is the photograph outside the hole. Inside it is the reference of the task; the photograph again, and no right
     answer, where the task has none. `vanilla` among the variants is what `seam_added` and `hole_changed` need. Results
-    are decoded in the batches of `evaluate` and as it does: else the last bits of a float would be others.
+    are decoded in the batches of `evaluate`: alone, the last bits of a float would be others.
 
     Args:
         decoders: From `read_decoders`.
@@ -264,8 +244,7 @@ def store_results(
         batch: Images that `evaluate` decoded at a time.
         folder: Where to.
     """
-
-    def store(i: int) -> None:
+    for i in chosen:
         start = i // batch * batch
         latent, image, mask = (t[start : start + batch] for t in (task.latent, pairs.image, pairs.mask))
         reference = pairs.image if task.reference is None else task.reference
@@ -278,8 +257,6 @@ def store_results(
             with written(folder / f"{pairs.table['mask'].iloc[i]}_{variant}.png") as temporary:
                 pixels = metrics.to_uint8((picture + 1) / 2).permute(1, 2, 0).numpy()
                 Image.fromarray(pixels).save(temporary, format="png")
-
-    side_by_side(store, chosen, "pictures", quiet=True)
 
 
 @torch.no_grad()

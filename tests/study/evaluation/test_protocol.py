@@ -1,7 +1,5 @@
 """The protocol: sources of the latent, and rows that a decoder's mistakes show up in."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +18,6 @@ from asymlib.study.evaluation.protocol import (
     other_photograph,
     plain,
     read_decoders,
-    side_by_side,
     store_results,
 )
 from asymlib.study.params import load_params
@@ -178,37 +175,6 @@ def test_results_are_pasted_in_every_way_that_is_asked_for(pairs, tasks):
     assert set(rows["variant"]) == {"vanilla", *(f"vanilla_{paste}" for paste in PASTES)}
     error = rows[rows["metric"] == "pre_error"].groupby("variant")["value"].mean()
     assert error["vanilla_paste_poisson"] == 0 < error["vanilla_paste_feathered"] < error["vanilla"]
-
-
-def test_rows_do_not_depend_on_the_threads(first_stage, tasks, pairs):
-    """Breaks when batches come back in another order, or two of them share something."""
-    threads, rows = torch.get_num_threads(), []
-    decoders = {"vanilla": plain(first_stage), "blurred": lambda latent, image, mask: avg_pool2d(image, 3, 1, 1)}
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            rows.append(evaluate(decoders, decoders["vanilla"], tasks, pairs, 2, 0, PASTES))
-            assert torch.get_num_threads() == count
-    finally:
-        torch.set_num_threads(threads)
-    pd.testing.assert_frame_equal(*rows, check_exact=True)
-
-
-def test_work_side_by_side_stops_at_the_first_mistake():
-    """Breaks when the rest is done first, the threads stay taken, or gradients are kept."""
-    threads, done = torch.get_num_threads(), []
-
-    def one(i: int) -> bool:
-        if i == 1:
-            raise ValueError("of 1")
-        done.append(i)
-        time.sleep(0.001)
-        return torch.is_grad_enabled()
-
-    assert side_by_side(one, [5, 6], "work") == [False, False] and done == [5, 6]
-    with pytest.raises(ValueError, match="of 1"):
-        side_by_side(one, range(1000), "work")
-    assert len(done) < 900 and torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("source", SOURCES)
