@@ -107,12 +107,10 @@ def closure(requirements: list[str]) -> dict[str, Distribution]:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
-        known = canonicalize_name(requirement.name) in found
-        found.setdefault(canonicalize_name(requirement.name), distribution(requirement.name))
-        for extra in {"", *requirement.extras} if not known else requirement.extras:
-            waiting += [
-                (Requirement(line), extra) for line in found[canonicalize_name(requirement.name)].requires or ()
-            ]
+        name = canonicalize_name(requirement.name)
+        extras = requirement.extras if name in found else {"", *requirement.extras}
+        found[name] = distribution(name)
+        waiting += [(Requirement(line), extra) for extra in extras for line in found[name].requires or ()]
     return found
 
 

@@ -99,7 +99,7 @@ def picture_files(argument: str, folder: Path) -> list[Path]:
     files = [path for path in everything if is_picture_file(path)]
     if not files:
         raise ValueError(f"{argument}: got {folder} without a picture, expected some")
-    others = [path for path in everything if path not in files and not path.name.startswith(".")]
+    others = [path for path in {*everything}.difference(files) if not path.name.startswith(".")]
     if others:
         kinds = ", ".join(sorted({path.suffix or path.name for path in others}))
         print(f"note: {argument}: left out as no pictures: {len(others)} ({kinds})", file=sys.stderr)

@@ -43,7 +43,7 @@ from asymlib.models.export import export_onnx
 from asymlib.models.first_stage import load_first_stage, pretrained
 from asymlib.models.holes import decode_hole
 from asymlib.models.shipped import load
-from asymlib.study.evaluation.cost import peak_memory
+from asymlib.study.evaluation.cost import peak_memory, square_hole
 from asymlib.study.provenance import provenance
 from asymlib.training.decoder import decode_macs, train_decoder
 from asymlib.training.distributed import make_accelerator
@@ -115,7 +115,7 @@ def runs_at(
     generator = torch.Generator().manual_seed(0)
     latent = torch.randn(1, 4, size // 8, size // 8, generator=generator).to(device)
     image, edited = (torch.rand(1, 3, size, size, generator=generator).to(device) * 2 - 1 for _ in range(2))
-    masks = {share: _square(size, share).to(device) for share in SHARES}
+    masks = {share: square_hole(size, share).to(device) for share in SHARES}
     hole, last_word = masks[FINISHED], load("last_word").to(device)
     runs: Runs = {("vanilla", 1.0): lambda: decoders["vanilla"].decode(latent)}
     for name in ("asymmetric", "base"):
@@ -163,7 +163,7 @@ def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = R
 
 def large_memory(plain: AutoencoderKL, device: str, share: float = 0.1) -> pd.DataFrame:
     """Peak memory of windows around a hole beside the whole decode's, which is counted on the meta device."""
-    image, mask = torch.zeros(1, 3, LARGE, LARGE, device=device), _square(LARGE, share).to(device)
+    image, mask = torch.zeros(1, 3, LARGE, LARGE, device=device), square_hole(LARGE, share).to(device)
     latent = torch.zeros(_latent_shape(LARGE), device=device)
     windows = peak_memory(partial(decode_hole, plain, latent, image, mask))
     whole = _counted(plain, LARGE)["memory"]
@@ -307,13 +307,6 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
 def _finish_new_hole(finisher: Callable, image: torch.Tensor, edited: torch.Tensor, hole: torch.Tensor, met: count):
     """Each time with the hole a pixel further: Poisson blending keeps the factors of one that it has met."""
     return finisher(image, edited, hole.roll(next(met), -1))
-
-
-def _square(size: int, share: float) -> torch.Tensor:
-    mask, side = torch.zeros(1, 1, size, size), round(size * share**0.5)
-    start = (size - side) // 2
-    mask[..., start : start + side, start : start + side] = 1
-    return mask
 
 
 def _seconds(run: Callable[[], object], device: str, grad: bool = False) -> float:

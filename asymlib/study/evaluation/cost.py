@@ -137,23 +137,28 @@ def tiling_error(
     }
 
 
+def square_hole(size: int, share: float) -> torch.Tensor:
+    """A mask (1, 1, size, size) of which a square in the middle is hole, that share of it."""
+    mask, side = torch.zeros(1, 1, size, size), round(size * share**0.5)
+    start = (size - side) // 2
+    mask[..., start : start + side, start : start + side] = 1
+    return mask
+
+
 @torch.no_grad()
 def window_error(first_stage: FirstStage, image: torch.Tensor, share: float) -> dict[str, float]:
     """How far decoding the hole alone is from decoding everything, of square holes in the middle.
 
     Args:
         first_stage: The autoencoder, whose decoder it is.
-        image: (N, 3, H, W) in [-1, 1], encoded and decoded one by one.
+        image: (N, 3, s, s) in [-1, 1], encoded and decoded one by one.
         share: Of the picture that is hole.
 
     Returns:
         In 8-bit levels, means over the pictures: the difference over the hole (`mean`) and over its outermost 4 pixels
         (`rim`), and the seam that it adds to pasting (`seam`, see `metrics.seam_added`); `worst`, the largest `mean`.
     """
-    (height, width), middle = image.shape[-2:], torch.zeros(1, 1, *image.shape[-2:])
-    rows, columns = (round(side * share**0.5) for side in (height, width))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    middle[..., top : top + rows, left : left + columns] = 1
+    middle = square_hole(image.shape[-1], share)
     rim, found = middle * dilate(1 - middle, 4), []
     for one in image.split(1):
         latent = encode_means(first_stage, one)
