@@ -114,35 +114,48 @@ def _read_crops(folder: Path, autoencoder, crop: int, seed: int):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="The official .ckpt, or a folder of diffusers or of asymlib.")],
+    source: Annotated[
+        str, typer.Argument(help="The official .ckpt, a folder of diffusers or of asymlib, or a name that ships.")
+    ],
     target: Annotated[Path, typer.Argument(help="A file for official weights and ONNX, else a folder.")],
     to: Annotated[Layout, typer.Option(help="The layout to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> int:
     """Bring a decoder from one layout to another; the pixels that it makes are the same.
 
+    The last word and an autoencoder, whose decoder is written, go to ONNX alone.
+
     asymlib convert asymmetric.ckpt my_vae --to diffusers
 
     asymlib convert my_vae decoder.onnx --to onnx
+
+    asymlib convert last_word finisher.onnx --to onnx
     """
     from asymlib.files import save_pretrained
-    from asymlib.models.decoder import load_vqgan
+    from asymlib.models.construction import asymmetric_vqgan
+    from asymlib.models.decoder import AsymmetricVQGAN
     from asymlib.models.export import export_onnx
+    from asymlib.models.inpainter import LatentInpainter
+    from asymlib.models.last_word import LastWord
     from asymlib.models.official import load_official, save_official
+    from asymlib.models.shipped import load_folder
 
     if target.exists() and not overwrite:
         raise ValueError(f"target: got {target}, which is there; expected another name, or --overwrite")
-    if not source.exists():
-        raise FileNotFoundError(f"source: got {source}, expected an existing file or folder")
-    vqgan = load_vqgan(source) if source.is_dir() else load_official(source)
+    path = _existing("source", source)
+    model = load_folder(path) if path.is_dir() else load_official(path)
+    if isinstance(model, LatentInpainter) or to is not Layout.onnx and not isinstance(model, AsymmetricVQGAN):
+        others = "" if to is not Layout.onnx else ", an autoencoder or the last word"
+        raise ValueError(f"source: got {type(model).__name__} for {to}, expected a decoder{others}")
     if to is Layout.official:
-        save_official(vqgan, target)
+        save_official(model, target)
     elif to is Layout.onnx:
-        export_onnx(vqgan, target)
+        alone = isinstance(model, (AsymmetricVQGAN, LastWord))
+        export_onnx(model if alone else asymmetric_vqgan(model, branch=False), target)
     else:
-        save_pretrained(vqgan if to is Layout.asymlib else vqgan.to_diffusers(), target)
-        if (source / RECORD).is_file():
-            shutil.copy(source / RECORD, target)
+        save_pretrained(model if to is Layout.asymlib else model.to_diffusers(), target)
+        if (path / RECORD).is_file():
+            shutil.copy(path / RECORD, target)
     print(target)
     return 0
 
@@ -155,8 +168,8 @@ def info(
 
     asymlib info base
     """
-    path = Path(artefact)
-    facts = _of_results(path) if path.is_file() else _of_weights(path, artefact)
+    path = _existing("artefact", artefact)
+    facts = _of_results(path) if path.is_file() else _of_weights(path)
     if as_json:
         print(json.dumps(facts))
         return 0
@@ -165,13 +178,22 @@ def info(
     return 0
 
 
-def _of_weights(path: Path, name: str) -> dict:
+def _existing(argument: str, name: str) -> Path:
+    """A file or folder of that name, else the folder of the weights that ship under it."""
+    from asymlib.models.first_stage import pretrained
+
+    try:
+        return Path(name) if Path(name).exists() else pretrained(name)
+    except FileNotFoundError as error:
+        told = str(error).partition("expected ")[2]
+        raise FileNotFoundError(f"{argument}: got {name}, expected an existing file or folder, or {told}") from error
+
+
+def _of_weights(folder: Path) -> dict:
     from safetensors import safe_open
 
     from asymlib.files import content_hash
-    from asymlib.models.first_stage import pretrained
 
-    folder = path if path.is_dir() else pretrained(name)
     config = folder / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"artefact: got {folder} without a config.json, expected a folder of weights")

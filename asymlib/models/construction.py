@@ -74,7 +74,7 @@ def asymmetric_vqgan(
     elif inherit:
         left = inherit_decoder(vqgan, first_stage)
         if left:
-            logger.warning("%d tensors of the decoder are not inherited: %s", len(left), ", ".join(left))
+            logger.warning("%d tensors of the decoder are not inherited, %s the first of them", len(left), left[0])
     return vqgan.eval()
 
 

@@ -6,6 +6,7 @@ is the paper's; `Condition` says what else can be done with the known pixels. Wi
 the same weights. `models.construction` puts one on a first stage.
 """
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -320,14 +321,23 @@ _SHARED_CONFIG = (
 ).split()
 
 
+# as which a config.json names weights that this class reads
+CLASSES = ("AsymmetricVQGAN", "AsymmetricVAE", "AsymmetricAutoencoderKL")
+
+
 def load_vqgan(path: str | Path) -> AsymmetricVQGAN:
     """Load what `save_pretrained`, ours or that of diffusers' `AsymmetricAutoencoderKL`, wrote; eval mode.
 
     Raises:
         FileNotFoundError: The folder has no config.json.
+        ValueError: Its config.json names another class, whose weights this one would leave as they were drawn.
     """
-    if not (Path(path) / "config.json").is_file():
+    config = Path(path) / "config.json"
+    if not config.is_file():
         raise FileNotFoundError(f"decoder {path} is missing; expected a folder with config.json, `make repro` makes it")
+    kind = json.loads(config.read_text()).get("_class_name")
+    if kind not in CLASSES:
+        raise ValueError(f"decoder {path}: got {kind}, expected one of {', '.join(CLASSES)}")
     return AsymmetricVQGAN.from_pretrained(path, local_files_only=True).eval()
 
 

@@ -5,6 +5,9 @@ Three steps. *Calibration* fits the change of colours between edited and photo o
 hole, at any size and any distance. The step that is left at the rim is *carried* inwards, as far as the evidence says.
 A few convolutions give back, next to the rim, what the autoencoder has lost. The photo's pixels in the hole are never
 read, and where the edit equals the photo outside the hole nothing is changed.
+
+`carried` and `distances` are operations of their own for torch: how often they loop is written in the picture, which no
+graph of `torch.compile` or `torch.export` can hold.
 """
 
 from itertools import product
@@ -50,11 +53,11 @@ def calibrate(photo: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> 
     trusted = 1 - dilate(1 - known, MARGIN)
     trusted = torch.where(trusted.sum((1, 2, 3), keepdim=True) > 0, trusted, known)
     x, y = (torch.where(trusted > 0, picture.float(), 0.0) for picture in (photo, edited))
-    size = [min(CELLS, max(1, extent // LEAST_CELL)) for extent in mask.shape[-2:]]
+    size = [torch.sym_min(CELLS, torch.sym_max(1, extent // LEAST_CELL)) for extent in mask.shape[-2:]]
     share = adaptive_avg_pool2d(trusted, size)
     x, y = (adaptive_avg_pool2d(picture, size) / share.clamp(min=1e-6) for picture in (x, y))
     field = _field(*y.shape[-2:], y.device)
-    terms = torch.cat([field.expand(len(y), -1, -1, -1), y, y.square() - 1 / 3], dim=1)
+    terms = torch.cat([field.expand(y.shape[0], -1, -1, -1), y, y.square() - 1 / 3], dim=1)
     change = _fit(terms, x - y, share).transpose(1, 2)  # (N, 3, T)
     edited, places = edited.float(), len(field)
     laid = change[..., :places] @ _field(*edited.shape[-2:], y.device).flatten(1)
@@ -77,19 +80,23 @@ def _fit(terms: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor) -> torc
     counts less."""
     a, b, s = (part.flatten(2).transpose(1, 2).double() for part in (terms, wanted, share))
     expected = torch.diag(torch.tensor(EXPECTED, dtype=a.dtype, device=a.device) ** -2)
-    change = a.new_zeros(len(a), a.shape[2], 3)
+    change = a.new_zeros(*a.shape[::2], 3)
     for _ in range(ROUNDS):
         square = (b - a @ change).square().mean(2, keepdim=True)
-        usual = torch.stack([_median(e[k > 0]) for e, k in zip(square, s, strict=True)])[:, None, None] + 1e-8
+        usual = _median(square, s > 0) + 1e-8
         weighted = (a * s / (1 + square / (4 * usual)).square()).transpose(1, 2)
-        change = torch.linalg.solve(weighted @ a + ALIKE * usual * expected, weighted @ b)
+        change = torch.linalg.solve_ex(weighted @ a + ALIKE * usual * expected, weighted @ b).result
     return change.float()
 
 
-def _median(values: torch.Tensor) -> torch.Tensor:
-    return values.median() if len(values) else values.new_zeros(())
+def _median(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """(N, 1, 1): the lower median of what is counted in (N, cells, 1); 0 where nothing is."""
+    count = counted.sum(1, keepdim=True)
+    ordered = torch.where(counted, values, torch.inf).sort(1).values
+    return torch.where(count > 0, ordered.gather(1, (count - 1).clamp(min=0) // 2), 0.0)
 
 
+@torch.library.custom_op("asymlib::carried", mutates_args=())
 def carried(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """What is known at some pixels, smoothly carried over all others, at any distance.
 
@@ -102,15 +109,25 @@ def carried(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
     Source: pull-push (Gortler et al. 1996, section 3.4): means of what is known, from fine to coarse, fill what is not.
     """
+    return _pulled_and_pushed(error, known)
+
+
+@carried.register_fake
+def _(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(error)
+
+
+def _pulled_and_pushed(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     if min(error.shape[-2:]) == 1:
         mean = (known * error).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1e-6)
         return known * error + (1 - known) * mean
     share = avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
     coarse = avg_pool2d(known * error, 2, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-6)
-    filled = carried(coarse, (share > 0).to(share))
+    filled = _pulled_and_pushed(coarse, (share > 0).to(share))
     return known * error + (1 - known) * interpolate(filled, size=error.shape[-2:], mode="bilinear")
 
 
+@torch.library.custom_op("asymlib::distances", mutates_args=())
 def distances(known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each hole pixel to the nearest known one, and of each known pixel to the hole, in pixels.
 
@@ -125,6 +142,11 @@ def distances(known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     sides = [np.stack([_distance(plane, far) for plane in side]) for side in (1 - planes, planes)]
     inside, outside = (torch.from_numpy(side)[:, None].to(known) for side in sides)
     return inside, outside
+
+
+@distances.register_fake
+def _(known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(known), torch.empty_like(known)
 
 
 def _distance(plane: np.ndarray, far: float) -> np.ndarray:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from diffusers import AsymmetricAutoencoderKL
@@ -14,6 +15,7 @@ from asymlib.cli import app, edits, main
 from asymlib.cli.jobs import Plan, carry_out, plan
 from asymlib.editing import finishing
 from asymlib.models.construction import asymmetric_vqgan
+from asymlib.models.decoder import load_vqgan
 from asymlib.models.last_word import LastWord
 from asymlib.models.words import WORDS
 from asymlib.study.project import project_root
@@ -208,7 +210,10 @@ def test_exit_codes_and_the_traceback(tmp_path, capsys):
     assert main(["finish"]) == 2 and main(["frobnicate"]) == 2 and main(["--help"]) == 0
     assert main(["info", "no_such_model"]) == 1
     told = capsys.readouterr().err
-    assert "error: name: got 'no_such_model', expected one of" in told and "Traceback" not in told
+    assert (
+        "error: artefact: got no_such_model, expected an existing file or folder, or one of base, " in told
+        and "Traceback" not in told
+    )
     with pytest.raises(FileNotFoundError):
         main(["--debug", "info", "no_such_model"])
     assert main(["--debug", "finish"]) == 2
@@ -376,6 +381,22 @@ def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):
         for diffusers_own in (theirs, their_official):
             torch.testing.assert_close(diffusers_own.decode(latent, image=picture, mask=mask).sample, expected)
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "diffusers"]) == 1
+
+
+def test_what_is_no_decoder_is_not_taken_for_one(first_stage, tmp_path, capsys):
+    """Breaks when weights of another class leave a decoder as it was drawn, which once went to every layout."""
+    first_stage.save_pretrained(tmp_path / "vae")
+    wrong = {"last_word": "official", str(tmp_path / "vae"): "diffusers", "inpainter": "onnx", "nothing": "onnx"}
+    for source, layout in wrong.items():
+        assert main(["convert", source, str(tmp_path / "made"), "--to", layout]) == 1
+        assert capsys.readouterr().err.startswith("error: source: got ") and not (tmp_path / "made").exists()
+    with pytest.raises(ValueError, match="got AutoencoderKL, expected one of AsymmetricVQGAN, "):
+        load_vqgan(tmp_path / "vae")
+    assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "plain.onnx"), "--to", "onnx"]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "plain.onnx", providers=["CPUExecutionProvider"])
+    latent = torch.rand(1, 4, 3, 5)
+    made = session.run(["picture"], {"latent": latent.numpy()})[0]
+    np.testing.assert_allclose(made, first_stage.decode(latent).sample, atol=1e-4)
 
 
 def test_a_decoder_is_trained_on_a_folder(first_stage, tmp_path, capsys, monkeypatch):
