@@ -5,8 +5,9 @@
 
 The second times training alone, in the processes that it is launched in; the first calls it.
 
-Full-size decoders of Stable Diffusion's make with random weights: what they cost does not depend on their values. Only
-ratios are written, since another machine is faster or slower at all of it; beside them what was counted.
+Full-size decoders of Stable Diffusion's make with random weights: what they cost does not depend on their values. The
+table has ratios alone, since another machine is faster or slower at all of it; beside them what was counted. On a GPU,
+which is one of few and whose times others can compare, the record has its milliseconds as well.
 """
 
 import argparse
@@ -52,7 +53,8 @@ from asymlib.training.settings import TrainingSettings
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the picture that is hole, a square in its middle
 REFERENCES = ("vanilla", "asymmetric")
 # torch sees nothing, or not all, of what they do
-UNCOUNTED = ("onnx", "vanilla_compiled", "paste_laplacian", "paste_poisson", "paste_overlay")
+UNCOUNTED = ("onnx", "onnx_last_word", "vanilla_compiled", "paste_laplacian", "paste_poisson", "paste_overlay")
+ABSOLUTE = "none"  # the reference of what is no ratio
 FINISHED = 0.25  # the hole of what comes after a decoder
 LARGE = 2048  # pixels a side of the picture whose memory alone is counted
 SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted
@@ -89,20 +91,24 @@ def all_decoders() -> dict[str, torch.nn.Module]:
     return {"vanilla": plain, "asymmetric": asymmetric_decoder(), "base": asymmetric_vqgan(plain)}
 
 
-def onnx_session(vqgan: AsymmetricVQGAN) -> InferenceSession | None:
-    """A decoder as onnxruntime has it on the CPU, with as many threads as torch; None without the extra `onnx`."""
+def onnx_sessions(vqgan: AsymmetricVQGAN) -> dict[str, InferenceSession]:
+    """A decoder, `onnx`, and the last word, `onnx_last_word`, as onnxruntime has them on the CPU, with as many threads
+    as torch; none without the extra `onnx`."""
     if not find_spec("onnxscript"):
-        return None
+        return {}
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the next run has the cores to itself
+    sessions = {}
     with tempfile.TemporaryDirectory() as folder:
-        export_onnx(vqgan, Path(folder) / "decoder.onnx")
-        return InferenceSession(Path(folder) / "decoder.onnx", options, providers=["CPUExecutionProvider"])
+        for name, model in {"onnx": vqgan, "onnx_last_word": load("last_word")}.items():
+            export_onnx(model, path := Path(folder) / f"{name}.onnx")
+            sessions[name] = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return sessions
 
 
 def runs_at(
-    decoders: dict[str, torch.nn.Module], size: int, device: str, session: InferenceSession | None = None
+    decoders: dict[str, torch.nn.Module], size: int, device: str, sessions: dict[str, InferenceSession] | None = None
 ) -> Runs:
     """What is timed at a size in pixels.
 
@@ -110,7 +116,7 @@ def runs_at(
         decoders: From `all_decoders`, on the device.
         size: In pixels.
         device: Where all of it lies.
-        session: `base` as onnxruntime has it, on the CPU, named `onnx`; None leaves it out.
+        sessions: From `onnx_sessions`, on the CPU; None leaves them out.
     """
     generator = torch.Generator().manual_seed(0)
     latent = torch.randn(1, 4, size // 8, size // 8, generator=generator).to(device)
@@ -120,9 +126,12 @@ def runs_at(
     runs: Runs = {("vanilla", 1.0): lambda: decoders["vanilla"].decode(latent)}
     for name in ("asymmetric", "base"):
         runs[name, FINISHED] = partial(decoders[name].decode, latent, image=image, mask=hole)
-    if session is not None:
-        inputs = {"latent": latent.numpy(), "image": image.numpy(), "mask": hole.numpy()}
-        runs["onnx", FINISHED] = partial(session.run, None, inputs)
+    if sessions:
+        photo, made, known = image.numpy(), edited.numpy(), hole.numpy()
+        inputs = {"onnx": {"latent": latent.numpy(), "image": photo, "mask": known}}
+        inputs["onnx_last_word"] = {"photo": photo, "edited": made, "mask": known}
+        for name, session in sessions.items():
+            runs[name, FINISHED] = partial(session.run, None, inputs[name])
     for share, mask in masks.items():
         runs["decode_hole", share] = partial(decode_hole, decoders["vanilla"], latent, image, mask)
     for name, finisher in {**PASTES, "last_word": last_word}.items():
@@ -136,7 +145,7 @@ def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = R
     Returns:
         Rows `subject, reference, hole_share, metric, ratio, low, high`: `time` is the median of the rounds' ratios with
         the least and the largest, `macs` and `memory` (the peak of what is alive beside the weights) are counted once,
-        but for UNCOUNTED.
+        but for UNCOUNTED. And of every run one whose reference is ABSOLUTE, of its milliseconds.
     """
     counted = {}
     for key, run in runs.items():  # which also warms up
@@ -153,6 +162,8 @@ def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = R
             seconds[key].append(_seconds(run, device))
     rows = []
     for key, times in seconds.items():
+        thousand = [1000 * time for time in times]
+        rows.append([key[0], ABSOLUTE, key[1], "milliseconds", median(thousand), min(thousand), max(thousand)])
         for against in [other for other in runs if other[0] in references and other[0] != key[0]]:
             ratios = [a / b for a, b in zip(times, seconds[against], strict=True)]
             rows.append([key[0], against[0], key[1], "time", median(ratios), min(ratios), max(ratios)])
@@ -184,7 +195,7 @@ def torchs_means(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame
     for name, model in ways.items():
         runs[f"vanilla_{name}", 1.0] = partial(model.decode, latent.to(model.dtype))
     rows = measured(runs, rounds, device, ("vanilla",))
-    return rows[rows["metric"] == "time"].assign(size_px=SIDES[1])
+    return rows[rows["metric"].isin(["time", "milliseconds"])].assign(size_px=SIDES[1])
 
 
 def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
@@ -291,17 +302,28 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     record = provenance()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     decoders = {name: model.to(device).eval() for name, model in all_decoders().items()}
-    session = onnx_session(decoders["base"]) if device == "cpu" else None
-    runs = {size: runs_at(decoders, size, device, session) for size in sizes}
+    sessions = onnx_sessions(decoders["base"]) if device == "cpu" else {}
+    runs = {size: runs_at(decoders, size, device, sessions) for size in sizes}
     parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
     parts += [of(decoders["vanilla"], rounds, device) for of in (torchs_means, growth)]
     parts += [large_memory(decoders["vanilla"], device)]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
+    absolute = table["reference"] == ABSOLUTE
+    facts = record | machine(device) | {"rounds": rounds}
+    if device == "cuda":
+        facts["milliseconds"] = _milliseconds(table[absolute])
+    table = table[~absolute]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)
     with written(out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record | machine(device) | {"rounds": rounds}, indent=1) + "\n")
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
     return table
+
+
+def _milliseconds(table: pd.DataFrame) -> list[dict]:
+    """Rows of ABSOLUTE as a record has them: `subject, hole_share, size_px, milliseconds, low, high`."""
+    named = table.rename(columns={"ratio": "milliseconds"}).round(3)
+    return named[["subject", "hole_share", "size_px", "milliseconds", "low", "high"]].to_dict("records")
 
 
 def _finish_new_hole(finisher: Callable, image: torch.Tensor, edited: torch.Tensor, hole: torch.Tensor, met: count):
@@ -310,14 +332,18 @@ def _finish_new_hole(finisher: Callable, image: torch.Tensor, edited: torch.Tens
 
 
 def _seconds(run: Callable[[], object], device: str, grad: bool = False) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    """On a GPU by its own events, which do not count how late Python hears of the end."""
     with torch.set_grad_enabled(grad):
+        if device == "cuda":
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            stop.record()
+            torch.cuda.synchronize()
+            return start.elapsed_time(stop) / 1000
+        begun = time.perf_counter()
         run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+        return time.perf_counter() - begun
 
 
 def main() -> None:

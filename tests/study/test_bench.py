@@ -34,7 +34,8 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     table = pd.read_csv(tmp_path / "bench.csv")
     assert list(table.columns) == COLUMNS and table["size_px"].dtype == int
     timed = {"vanilla", "base", "decode_hole", "last_word", "paste_poisson"}
-    assert timed <= set(table["subject"]) and ("onnx" in set(table["subject"])) != torch.cuda.is_available()
+    by_onnx = {"onnx", "onnx_last_word"} & set(table["subject"])
+    assert timed <= set(table["subject"]) and len(by_onnx) == (0 if torch.cuda.is_available() else 2)
     assert {"vanilla_channels_last", "vanilla_bfloat16"} <= set(table.loc[table["reference"] == "vanilla", "subject"])
     assert set(table["reference"]) == {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process"}
     times = table[table["metric"] == "time"]
@@ -59,6 +60,34 @@ def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders):
     assert macs[1.0] == pytest.approx(1)
     memory = of_holes[of_holes["metric"] == "memory"].set_index("hole_share")["ratio"]
     assert memory[0.05] < 0.8 * memory[1.0]
+
+
+def test_a_gpu_is_timed_by_its_events(monkeypatch):
+    """Breaks when the clock of Python is taken, or the events before the work has ended."""
+    told = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            told.append("event")
+
+        def elapsed_time(self, stop):
+            assert told == ["event", "work", "event", "wait"]
+            return 250.0  # milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: told.append("wait"))
+    assert bench._seconds(lambda: told.append("work"), "cuda") == 0.25
+
+
+def test_the_record_of_a_gpu_has_milliseconds(tiny_decoders):
+    runs = {key: run for key, run in bench.runs_at(bench.all_decoders(), 64, "cpu").items() if key[0] == "vanilla"}
+    table = bench.measured(runs, 2, "cpu").assign(size_px=64)
+    [of_vanilla] = bench._milliseconds(table)
+    assert of_vanilla["low"] <= of_vanilla["milliseconds"] <= of_vanilla["high"]
+    assert (of_vanilla["subject"], of_vanilla["size_px"], of_vanilla["hole_share"]) == ("vanilla", 64, 1.0)
 
 
 def test_full_size_is_stable_diffusions():
