@@ -1,5 +1,6 @@
 """Decoders and the last word for other tools: ONNX files that take any size and any number of pictures."""
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -57,11 +58,11 @@ def export_onnx(model: AsymmetricVQGAN | LastWord, path: str | Path) -> None:
         from asymlib.models.onnx_functions import FUNCTIONS
     except ModuleNotFoundError as error:
         raise ImportError("ONNX files need onnxscript: pip install 'asymlib[onnx]'") from error
-    make = _finisher if isinstance(model, LastWord) else _decoder
-    module, inputs, sizes = make(model)
+    model = copy.deepcopy(model).float().eval()  # the caller's stays as it is
+    module, inputs, sizes = _finisher(model) if isinstance(model, LastWord) else _decoder(model)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that two inputs have a size in common
         program = torch.onnx.export(
-            module.eval(),
+            module,
             tuple(inputs.values()),
             dynamo=True,
             input_names=list(inputs),

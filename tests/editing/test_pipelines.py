@@ -6,10 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, StableDiffusionInpaintPipeline, UNet2DModel
+from diffusers import (
+    AutoencoderTiny,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    StableDiffusionInpaintPipeline,
+    UNet2DModel,
+)
 from PIL import Image
 
 from asymlib.editing.pipelines import decode_with
+from asymlib.models import holes
 from asymlib.models.construction import asymmetric_vqgan
 from asymlib.models.decoder import AsymmetricVQGAN
 from asymlib.models.interchange import AsymmetricVAE
@@ -245,6 +253,34 @@ def test_the_hole_alone_is_decoded_when_asked(free, monkeypatch):
     monkeypatch.setattr(free.vqgan, "decode", None)
     result = free.decode(num_images_per_prompt=2, hole_only=True)
     assert np.abs(result - whole).max() <= 1  # at this size the window is the picture
+
+
+def test_a_plain_autoencoder_decodes_windows_around_small_holes(free, monkeypatch):
+    """Breaks when the first stage of the pipeline itself is not taken, or when it decodes the whole picture."""
+    photo, mask = photograph((256, 256)), Image.new("L", (256, 256))
+    mask.paste(255, (112, 120, 136, 152))
+    call = free.call | {"width": 256, "height": 256, "generator": seeded()}
+    seen = []
+    decode_box = holes._decode_box
+    monkeypatch.setattr(holes, "_decode_box", lambda *given: seen.append(given[2]) or decode_box(*given))
+    [windowed] = decode_with(free.pipe.vae, free.pipe, photo, mask, hole_only=True, **call)
+    [whole] = decode_with(free.pipe.vae, free.pipe, photo, mask, **call | {"generator": seeded()})
+    assert seen and sum(box.area for box in seen) < 256 * 256 / 2
+    off, hole = np.abs(np.asarray(windowed, int) - np.asarray(whole, int)), np.asarray(mask) > 0
+    assert not off[~hole].any() and 0 < off[hole].mean() < 8  # an untrained decoder, whose statistics tell little
+    with pytest.raises(ValueError, match="^vqgan: got AutoencoderTiny, expected one of AsymmetricVQGAN, "):
+        decode_with(AutoencoderTiny(), free.pipe, photo, mask, **call)
+
+
+@pytest.mark.parametrize("kind", ["stable_diffusion_inpaint", "asymmetric"])
+def test_what_diffusers_has_decodes_as_its_own_decoder_does(free, kind):
+    """Breaks when an autoencoder is not converted, or to other weights."""
+    if kind == "asymmetric":
+        theirs, ours = free.vqgan.to_diffusers(), free.vqgan
+    else:
+        theirs, ours = free.pipe.vae, asymmetric_vqgan(free.pipe.vae, branch=False)
+    made = [decode_with(v, free.pipe, free.photo, free.mask, **free.call, generator=seeded()) for v in (theirs, ours)]
+    assert (pixels(made[0]) == pixels(made[1])).all()
 
 
 @pytest.mark.parametrize("change, message", [
