@@ -50,6 +50,8 @@ def train(
 
     asymlib train photos/ --first-stage stable-diffusion-v1-5/stable-diffusion-v1-5 --subfolder vae --out sd_decoder
     """
+    from diffusers import AutoencoderTiny
+
     from asymlib.files import content_hash
     from asymlib.models.construction import asymmetric_vqgan
     from asymlib.models.first_stage import find_first_stage
@@ -62,7 +64,8 @@ def train(
         raise ValueError(f"out: got {out}, where a model is; expected another folder, or --overwrite")
     home = out.with_name(out.name + ".first_stage")
     autoencoder = find_first_stage(first_stage, home, revision, subfolder)
-    vqgan = asymmetric_vqgan(autoencoder, branch=branch, seed=seed)
+    inherit = not isinstance(autoencoder, AutoencoderTiny)  # whose decoder is of another make
+    vqgan = asymmetric_vqgan(autoencoder, branch=branch, inherit=inherit, seed=seed)
     if crop % vqgan.factor:
         raise ValueError(f"crop: got {crop}, expected a multiple of {vqgan.factor}, the side of a latent's cell")
     crops, files = _read_crops(photos, autoencoder, crop, seed)
@@ -76,6 +79,7 @@ def train(
         crops,
         settings,
         seed=seed,
+        inherits=inherit,
         out=out,
         resume_path=out.with_name(out.name + ".resume.pt"),
         data_hash=data_hash,
@@ -123,7 +127,7 @@ def convert(
 ) -> int:
     """Bring a decoder from one layout to another; the pixels that it makes are the same.
 
-    The last word and an autoencoder, whose decoder is written, go to ONNX alone.
+    The last word and a plain AutoencoderKL or VQModel, whose decoder is written, go to ONNX alone.
 
     asymlib convert asymmetric.ckpt my_vae --to diffusers
 
@@ -131,11 +135,12 @@ def convert(
 
     asymlib convert last_word finisher.onnx --to onnx
     """
+    from diffusers import AutoencoderKL, VQModel
+
     from asymlib.files import save_pretrained
     from asymlib.models.construction import asymmetric_vqgan
     from asymlib.models.decoder import AsymmetricVQGAN
     from asymlib.models.export import export_onnx
-    from asymlib.models.inpainter import LatentInpainter
     from asymlib.models.last_word import LastWord
     from asymlib.models.official import load_official, save_official
     from asymlib.models.shipped import load_folder
@@ -144,14 +149,15 @@ def convert(
         raise ValueError(f"target: got {target}, which is there; expected another name, or --overwrite")
     path = _existing("source", source)
     model = load_folder(path) if path.is_dir() else load_official(path)
-    if isinstance(model, LatentInpainter) or to is not Layout.onnx and not isinstance(model, AsymmetricVQGAN):
-        others = "" if to is not Layout.onnx else ", an autoencoder or the last word"
-        raise ValueError(f"source: got {type(model).__name__} for {to}, expected a decoder{others}")
+    plain = (AutoencoderKL, VQModel, LastWord) if to is Layout.onnx else ()
+    if not isinstance(model, (AsymmetricVQGAN, *plain)):
+        kinds = ", ".join(kind.__name__ for kind in (AsymmetricVQGAN, *plain))
+        raise ValueError(f"source: got {type(model).__name__} for {to}, expected one of {kinds}")
     if to is Layout.official:
         save_official(model, target)
     elif to is Layout.onnx:
-        alone = isinstance(model, (AsymmetricVQGAN, LastWord))
-        export_onnx(model if alone else asymmetric_vqgan(model, branch=False), target)
+        plain = isinstance(model, (AutoencoderKL, VQModel))
+        export_onnx(asymmetric_vqgan(model, branch=False) if plain else model, target)
     else:
         save_pretrained(model if to is Layout.asymlib else model.to_diffusers(), target)
         if (path / RECORD).is_file():

@@ -123,12 +123,12 @@ def decode_hole(
             came, expected = tuple(picture.shape), (len(latent), channels, *size)
             raise ValueError(f"{name}: got {came}, expected {expected}, the size of the latent")
     latent = latent.to(autoencoder.device, computing_type(autoencoder))
-    image, mask = image.to(latent), mask.to(latent)
+    image, holes = image.to(latent), mask.to(latent)
     result, latent = image.clone(), decoder_input(autoencoder, latent)
     for i in range(len(latent)):
         one = slice(i, i + 1)
         for window, decoded in _decode_windows(head, steps, latent[one], mask[one], size):
-            photo, hole = window.of(image[one]), window.of(mask[one])
+            photo, hole = window.of(image[one]), window.of(holes[one])
             made = finisher(photo, decoded.clamp(-1, 1), hole)
             window.of(result[one]).copy_(torch.where(hole > 0, made, photo))
     return result

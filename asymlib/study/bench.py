@@ -56,7 +56,9 @@ REFERENCES = ("vanilla", "asymmetric")
 UNCOUNTED = ("onnx", "onnx_last_word", "vanilla_compiled", "paste_laplacian", "paste_poisson", "paste_overlay")
 ABSOLUTE = "none"  # the reference of what is no ratio
 FINISHED = 0.25  # the hole of what comes after a decoder
-LARGE = 2048  # pixels a side of the picture whose memory alone is counted
+LARGE = (2048, 4096)  # pixels a side of pictures whose memory alone is counted
+SMALL = 0.1  # the hole of windows
+WINDOWED = ("channels_last", "bfloat16")  # what windows gain by as well; they call parts of a decoder, none compiled
 SIDES = (128, 256, 512)  # pixels, of decodes whose growth is timed; beyond them it is counted
 BATCHES = (2, 4)  # of pictures of the middle side
 BATCH, CROP = 8, 48  # crops of a training step, and the side of one in pixels
@@ -172,19 +174,32 @@ def measured(runs: Runs, rounds: int, device: str, references: Sequence[str] = R
     return pd.DataFrame(rows, columns=["subject", "reference", "hole_share", "metric", "ratio", "low", "high"])
 
 
-def large_memory(plain: AutoencoderKL, device: str, share: float = 0.1) -> pd.DataFrame:
-    """Peak memory of windows around a hole beside the whole decode's, which is counted on the meta device."""
-    image, mask = torch.zeros(1, 3, LARGE, LARGE, device=device), square_hole(LARGE, share).to(device)
-    latent = torch.zeros(_latent_shape(LARGE), device=device)
-    windows = peak_memory(partial(decode_hole, plain, latent, image, mask))
-    whole = _counted(plain, LARGE)["memory"]
-    row = {"subject": "decode_hole", "reference": "vanilla", "size_px": LARGE, "hole_share": share, "metric": "memory"}
-    return pd.DataFrame([row | {"ratio": windows / whole}])
+def parameters(decoders: dict[str, torch.nn.Module]) -> pd.DataFrame:
+    """Of what decodes, and of the last word, beside those of both references."""
+    counts = {name: sum(p.numel() for p in model.decoder.parameters()) for name, model in decoders.items()}
+    counts["last_word"] = sum(p.numel() for p in load("last_word").parameters())
+    pairs = [(name, against) for name in counts for against in REFERENCES if name != against]
+    rows = [[name, against, 1.0, "parameters", counts[name] / counts[against]] for name, against in pairs]
+    return pd.DataFrame(rows, columns=["subject", "reference", "hole_share", "metric", "ratio"])
+
+
+def large_memory(plain: AutoencoderKL) -> pd.DataFrame:
+    """Peak memory of windows around a hole beside the whole decode's, `memory`; and in GiB, with ABSOLUTE as reference.
+    Both are counted on the meta device as `_counted` does."""
+    rows, spared = [], _spared(plain)
+    for side in LARGE:
+        latent, image = (torch.zeros(s, device="meta") for s in (_latent_shape(side), (1, 3, side, side)))
+        mask = square_hole(side, SMALL)  # not there: where the hole is has to be known
+        windows = peak_memory(partial(decode_hole, spared, latent, image, mask))
+        told = {"subject": "decode_hole", "size_px": side, "hole_share": SMALL, "metric": "memory"}
+        rows.append(told | {"reference": "vanilla", "ratio": windows / _counted(plain, side)["memory"]})
+        rows.append(told | {"reference": ABSOLUTE, "metric": "gib", "ratio": windows / 2**30})
+    return pd.DataFrame(rows)
 
 
 def torchs_means(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
-    """What torch itself offers, beside the decode without it, at the middle side: convolutions in `channels_last`,
-    bfloat16, and a compiled decoder where there is a compiler."""
+    """What torch itself offers, beside the same without it: convolutions in `channels_last`, bfloat16, and a compiled
+    decoder where there is a compiler, for a decode of the middle side; the first two for windows at the largest."""
     latent = torch.zeros(_latent_shape(SIDES[1]), device=device)
     ways = {"channels_last": copy.deepcopy(plain).to(memory_format=torch.channels_last)}
     ways["bfloat16"] = copy.deepcopy(plain).bfloat16()
@@ -194,8 +209,13 @@ def torchs_means(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame
     runs: Runs = {("vanilla", 1.0): partial(plain.decode, latent)}
     for name, model in ways.items():
         runs[f"vanilla_{name}", 1.0] = partial(model.decode, latent.to(model.dtype))
-    rows = measured(runs, rounds, device, ("vanilla",))
-    return rows[rows["metric"].isin(["time", "milliseconds"])].assign(size_px=SIDES[1])
+    rows = [measured(runs, rounds, device, ("vanilla",)).assign(size_px=SIDES[1])]
+    side, models = SIDES[-1], {"decode_hole": plain} | {f"decode_hole_{name}": ways[name] for name in WINDOWED}
+    given = torch.zeros(_latent_shape(side)), torch.zeros(1, 3, side, side), square_hole(side, SMALL)
+    latent, image, mask = (tensor.to(device) for tensor in given)
+    runs = {(name, SMALL): partial(decode_hole, model, latent, image, mask) for name, model in models.items()}
+    rows.append(measured(runs, rounds, device, ("decode_hole",)).assign(size_px=side))
+    return pd.concat([part[part["metric"].isin(["time", "milliseconds"])] for part in rows])
 
 
 def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
@@ -207,7 +227,7 @@ def growth(plain: AutoencoderKL, rounds: int, device: str) -> pd.DataFrame:
     runs: Runs = {(name, 1.0): partial(plain.decode, torch.zeros(s, device=device)) for name, s in shapes.items()}
     rows = [measured(runs, rounds, device, (f"vanilla_{middle}_px",))]
     reference = _counted(plain, middle)
-    for side in (2 * SIDES[-1], LARGE):
+    for side in (2 * SIDES[-1], LARGE[0]):
         subject = {"subject": f"vanilla_{side}_px", "reference": f"vanilla_{middle}_px", "hole_share": 1.0}
         counted = _counted(plain, side)
         rows += [pd.DataFrame([subject | {"metric": m, "ratio": counted[m] / reference[m]}]) for m in counted]
@@ -233,18 +253,20 @@ def _launched(processes: int) -> float:
 
 
 def _counted(plain: AutoencoderKL, side: int) -> dict[str, float]:
-    """Multiply-accumulates and peak memory of a decode, on the meta device.
-
-    The memory is that of a decoder without attention: the meta device keeps all scores at once, flash attention none of
-    them, and what it needs lies below the peak of the upper levels.
-    """
+    """Multiply-accumulates and peak memory of a decode, on the meta device."""
     with torch.device("meta"):
         latent = torch.zeros(_latent_shape(side))
         whole = type(plain).from_config(plain.config)
-        spared = type(plain).from_config(plain.config, mid_block_add_attention=False)
         with torch.no_grad(), FlopCounterMode(display=False) as flops:
             whole.decode(latent)
-        return {"macs": flops.get_total_flops() // 2, "memory": peak_memory(partial(spared.decode, latent))}
+    return {"macs": flops.get_total_flops() // 2, "memory": peak_memory(partial(_spared(plain).decode, latent))}
+
+
+def _spared(plain: AutoencoderKL) -> AutoencoderKL:
+    """The same on the meta device, without attention: all its scores would be kept there, flash attention keeps none,
+    and what that needs lies below the peak of the upper levels."""
+    with torch.device("meta"):
+        return type(plain).from_config(plain.config, mid_block_add_attention=False)
 
 
 def _latent_shape(side: int, batch: int = 1) -> tuple[int, ...]:
@@ -306,12 +328,15 @@ def bench(sizes: list[int], rounds: int, out: Path) -> pd.DataFrame:
     runs = {size: runs_at(decoders, size, device, sessions) for size in sizes}
     parts = [measured(of_size, rounds, device).assign(size_px=size) for size, of_size in runs.items()]
     parts += [of(decoders["vanilla"], rounds, device) for of in (torchs_means, growth)]
-    parts += [large_memory(decoders["vanilla"], device)]
+    parts += [parameters(decoders).assign(size_px=size) for size in sizes]
+    parts += [large_memory(decoders["vanilla"])]
     table = pd.concat(parts)[["subject", "reference", "size_px", "hole_share", "metric", "ratio", "low", "high"]]
     absolute = table["reference"] == ABSOLUTE
     facts = record | machine(device) | {"rounds": rounds}
+    gib = table[absolute & (table["metric"] == "gib")].set_index("size_px")["ratio"]
+    facts["decode_hole_gib"] = {str(side): round(float(value), 3) for side, value in gib.items()}
     if device == "cuda":
-        facts["milliseconds"] = _milliseconds(table[absolute])
+        facts["milliseconds"] = _milliseconds(table[absolute & (table["metric"] == "milliseconds")])
     table = table[~absolute]
     with written(out) as temporary:
         table.round(4).to_csv(temporary, index=False)

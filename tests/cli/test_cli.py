@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from diffusers import AsymmetricAutoencoderKL
+from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny
 from PIL import Image, ImageCms
 
 from asymlib.cli import app, edits, main
@@ -386,7 +386,16 @@ def test_weights_go_to_every_layout_and_back(first_stage, tmp_path):
 def test_what_is_no_decoder_is_not_taken_for_one(first_stage, tmp_path, capsys):
     """Breaks when weights of another class leave a decoder as it was drawn, which once went to every layout."""
     first_stage.save_pretrained(tmp_path / "vae")
-    wrong = {"last_word": "official", str(tmp_path / "vae"): "diffusers", "inpainter": "onnx", "nothing": "onnx"}
+    AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8)).save_pretrained(
+        tmp_path / "t"
+    )
+    wrong = {
+        str(tmp_path / "t"): "onnx",
+        "last_word": "official",
+        str(tmp_path / "vae"): "diffusers",
+        "inpainter": "onnx",
+        "nothing": "onnx",
+    }
     for source, layout in wrong.items():
         assert main(["convert", source, str(tmp_path / "made"), "--to", layout]) == 1
         assert capsys.readouterr().err.startswith("error: source: got ") and not (tmp_path / "made").exists()
@@ -409,6 +418,12 @@ def test_a_decoder_is_trained_on_a_folder(first_stage, tmp_path, capsys, monkeyp
     assert main([*call, "--steps", "2", "--batch", "2", "--crop", "32"]) == 0
     assert json.loads((tmp_path / "made" / "record.json").read_text())["settings"]["steps"] == 2 and fitted == [0]
     assert main([*call, "--steps", "2"]) == 1
+    tiny = {"num_encoder_blocks": (1,) * 4, "num_decoder_blocks": (1,) * 4}
+    widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    AutoencoderTiny(**tiny, **widths).save_pretrained(tmp_path / "tiny")
+    call[3], call[5] = str(tmp_path / "tiny"), str(tmp_path / "of_tiny")  # its decoder gives nothing to start from
+    assert main([*call, "--steps", "2", "--batch", "2", "--crop", "32"]) == 0
+    assert load_vqgan(tmp_path / "of_tiny").config.first_stage["_class_name"] == "AutoencoderTiny"
     assert "out: got" in capsys.readouterr().err and not list(tmp_path.glob("*.resume.pt"))
 
 

@@ -24,7 +24,7 @@ def tiny_decoders(monkeypatch):
     asymmetric = AsymmetricAutoencoderKL(**types, **both, **layers, **rest)
     decoders = {"vanilla": plain, "asymmetric": asymmetric, "base": asymmetric_vqgan(plain)}
     monkeypatch.setattr(bench, "all_decoders", lambda: decoders)
-    monkeypatch.setattr(bench, "LARGE", 1024)
+    monkeypatch.setattr(bench, "LARGE", (1024, 2048))
     monkeypatch.setattr(bench, "SIDES", (64, 128, 256))
     monkeypatch.setattr(bench, "_launched", lambda processes: 4.0 / processes)
 
@@ -37,7 +37,12 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     by_onnx = {"onnx", "onnx_last_word"} & set(table["subject"])
     assert timed <= set(table["subject"]) and len(by_onnx) == (0 if torch.cuda.is_available() else 2)
     assert {"vanilla_channels_last", "vanilla_bfloat16"} <= set(table.loc[table["reference"] == "vanilla", "subject"])
-    assert set(table["reference"]) == {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process"}
+    references = {"vanilla", "asymmetric", "vanilla_128_px", "training_1_process", "decode_hole"}
+    assert set(table["reference"]) == references
+    halved = set(table.loc[table["reference"] == "decode_hole", "subject"])
+    assert halved == {"decode_hole_channels_last", "decode_hole_bfloat16"}
+    sizes = table[table["metric"] == "parameters"].set_index(["subject", "reference"])["ratio"]
+    assert sizes["vanilla", "asymmetric"] < 1 == sizes["base", "asymmetric"] and sizes["last_word", "vanilla"] > 0
     times = table[table["metric"] == "time"]
     assert (times["low"] <= times["ratio"]).all() and (times["ratio"] <= times["high"]).all()
     facts = json.loads((tmp_path / "bench.json").read_text())
@@ -48,8 +53,18 @@ def test_it_writes_ratios_to_both_references_and_the_machine(tiny_decoders, tmp_
     assert grown["vanilla_1024_px", "macs"] > 64 and grown["vanilla_1024_px", "memory"] == pytest.approx(64, rel=0.05)
     if not torch.cuda.is_available():
         assert table.set_index("subject").loc["training_2_processes", "ratio"] == 2  # as slow a step
-    large = table[table["size_px"] == 1024]
+    large = table[table["size_px"] == 2048]
     assert large["metric"].tolist() == ["memory"] and large["ratio"].item() < 0.5
+    assert 0 < facts["decode_hole_gib"]["1024"] < facts["decode_hole_gib"]["2048"] < 1
+
+
+def test_memory_is_counted_as_if_it_were_taken(tiny_decoders):
+    """Breaks when the meta device sees other windows, or other tensors, than a run does."""
+    plain, side = bench.all_decoders()["vanilla"], 1024
+    table = bench.large_memory(plain).set_index(["size_px", "reference"])["ratio"]
+    image, mask = torch.zeros(1, 3, side, side), bench.square_hole(side, bench.SMALL)
+    taken = bench.peak_memory(lambda: bench.decode_hole(plain, torch.zeros(1, 4, side // 8, side // 8), image, mask))
+    assert taken == pytest.approx(table[side, bench.ABSOLUTE] * 2**30, rel=0.1)
 
 
 def test_a_smaller_hole_counts_fewer_macs_and_less_memory(tiny_decoders):
