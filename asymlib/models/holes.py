@@ -198,8 +198,8 @@ def _brought_to_whole(own: Statistics, in_all: Statistics, in_part: Statistics) 
     """A window's own variance and mean, and by what those of the whole differ in the small copy: the variance in
     proportion, the mean in the window's scale; bounded, so that nothing explodes where a part of the copy is plain.
 
-    Measured on 12 scenes of `val`, 512 px, a tenth of them hole, by the bundled first stages: 0.57 and 0.77 levels off
-    in the hole; with the copy's differences added as they are 0.59 and 1.01, and in the worst scene twice as far.
+    Nearer than the window's own or the copy's alone (tests/models/test_holes.py); notebook 10 says how far both first
+    stages are off, of `photos` results/photos/tables/cost.csv.
     """
     variance = own[0] * _bounded_ratio(in_all[0], in_part[0])
     return variance, own[1] + (in_all[1] - in_part[1]) * _bounded_ratio(own[0], in_part[0]).sqrt()
