@@ -9,7 +9,7 @@
 # make stages  write the code that each stage runs into dvc.yaml
 # make wheel   build the package into dist/
 # make ablations  the short runs of notebooks 08 and 09, three seeds each; what is done is kept when it is stopped
-# make long_runs  longer ones on the photographs, in .profiles/photos: known pixels fitted first, heavier decoders; two hours
+# make long_runs  longer ones on the photographs, in .profiles/photos: known pixels fitted first, heavier decoders; four hours
 # make bench   time decoders, windows around the hole and finishers beside each other, into results/bench.csv
 # make verify  compute the committed results again: LEVEL=tables (a minute), metrics (stored pictures), all (retrains)
 # make readme  rewrite the numbers of README and docs from results/, and the data plan from params.yaml

@@ -8,6 +8,7 @@ from asymlib.study.reporting.tables import SHORT_RUNS, comparisons, facts, over_
 # a heavier decoder, and base with as many steps and with as many multiply-accumulates
 HEAVIER = {
     "large_1.5x_800": ("base_800", "base_2245"),
+    "large_1.5x_3600": ("base_3600", "base_9748"),
     "large_2x_800": ("base_800", "base_4679"),
     "large_2x_2000": ("base_2000", "base_11318"),
     "large_2x_3600": ("base_3600", "base_20170"),
