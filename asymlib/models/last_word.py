@@ -6,8 +6,8 @@ hole, at any size and any distance. The step that is left at the rim is *carried
 A few convolutions give back, next to the rim, what the autoencoder has lost. The photo's pixels in the hole are never
 read, and where the edit equals the photo outside the hole nothing is changed.
 
-`carried` and `distances` are operations of their own for torch: how often they loop is written in the picture, which no
-graph of `torch.compile` or `torch.export` can hold.
+`carried` and `distances` are operations of their own where a graph is exported: how often they loop is written in the
+picture, which no graph can hold.
 """
 
 from itertools import product
@@ -96,7 +96,6 @@ def _median(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     return torch.where(count > 0, ordered.gather(1, (count - 1).clamp(min=0) // 2), 0.0)
 
 
-@torch.library.custom_op("asymlib::carried", mutates_args=())
 def carried(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """What is known at some pixels, smoothly carried over all others, at any distance.
 
@@ -109,12 +108,7 @@ def carried(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
     Source: pull-push (Gortler et al. 1996, section 3.4): means of what is known, from fine to coarse, fill what is not.
     """
-    return _pulled_and_pushed(error, known)
-
-
-@carried.register_fake
-def _(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(error)
+    return _carried(error, known) if torch.compiler.is_exporting() else _pulled_and_pushed(error, known)
 
 
 def _pulled_and_pushed(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
@@ -125,6 +119,16 @@ def _pulled_and_pushed(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor
     coarse = avg_pool2d(known * error, 2, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-6)
     filled = _pulled_and_pushed(coarse, (share > 0).to(share))
     return known * error + (1 - known) * interpolate(filled, size=error.shape[-2:], mode="bilinear")
+
+
+@torch.library.custom_op("asymlib::carried", mutates_args=())
+def _carried(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    return _pulled_and_pushed(error, known)  # without a gradient, which an exported graph has none of
+
+
+@_carried.register_fake
+def _(error: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(error)
 
 
 @torch.library.custom_op("asymlib::distances", mutates_args=())
