@@ -156,8 +156,8 @@ def convert(
     if to is Layout.official:
         save_official(model, target)
     elif to is Layout.onnx:
-        plain = isinstance(model, (AutoencoderKL, VQModel))
-        export_onnx(asymmetric_vqgan(model, branch=False) if plain else model, target)
+        with_decoder = isinstance(model, (AutoencoderKL, VQModel))
+        export_onnx(asymmetric_vqgan(model, branch=False) if with_decoder else model, target)
     else:
         save_pretrained(model if to is Layout.asymlib else model.to_diffusers(), target)
         if (path / RECORD).is_file():

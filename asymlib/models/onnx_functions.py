@@ -13,25 +13,15 @@ REACH = 64.0**2  # of a known pixel; nothing looks that far away from the hole
 
 
 @script(default_opset=op)
-def squared_distances(known: FLOAT[...]) -> FLOAT[...]:
-    """(N, 2, H, W): of hole pixels to the nearest known one, of known ones to the hole, at most REACH.
-
-    Spread along columns, then along rows, a pixel a time until nothing changes.
+def spread(squares: FLOAT[...]) -> FLOAT[...]:
+    """Squares of distances, (N, C, H, W), carried along columns, a pixel at a time until nothing changes.
 
     Source: a parabola is a chain of small erosions (Huang and Mitchell 1994).
     """
-    squares = op.Concat(op.Mul(1.0 - known, FAR), op.Mul(known, REACH), axis=1)
     step = op.Constant(value_float=1.0)
     changed = step > 0.0
     while changed:
         nearer = op.Min(squares, step - op.MaxPool(-squares, kernel_shape=[3, 1], pads=[1, 0, 1, 0]))
-        changed = op.ReduceMax(op.Cast(nearer < squares, to=FLOAT.dtype), keepdims=0) > 0.0
-        squares = op.Identity(nearer)
-        step = step + 2.0
-    step = op.Constant(value_float=1.0)
-    changed = step > 0.0
-    while changed:
-        nearer = op.Min(squares, step - op.MaxPool(-squares, kernel_shape=[1, 3], pads=[0, 1, 0, 1]))
         changed = op.ReduceMax(op.Cast(nearer < squares, to=FLOAT.dtype), keepdims=0) > 0.0
         squares = op.Identity(nearer)
         step = step + 2.0
@@ -92,7 +82,11 @@ def shares(cells: INT64[...], extent: INT64[...]) -> FLOAT[...]:
 
 
 def _distances(known):
-    near = op.Split(squared_distances(known), axis=1, num_outputs=2)
+    """`last_word.distances`: of hole pixels to the nearest known one, and of known ones to the hole, at most REACH."""
+    other = op.Sub(op.Constant(value_float=1.0), known)
+    squares = spread(op.Concat(op.Mul(other, FAR), op.Mul(known, REACH), axis=1))
+    along_rows = op.Transpose(spread(op.Transpose(squares, perm=[0, 1, 3, 2])), perm=[0, 1, 3, 2])
+    near = op.Split(along_rows, axis=1, num_outputs=2)
     far = op.Cast(op.ReduceSum(op.Shape(known, start=2, end=4)), to=FLOAT.dtype)
     return [op.Where(op.Less(side, FAR), op.Sqrt(side), far) for side in near]
 
