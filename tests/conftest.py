@@ -28,6 +28,12 @@ from asymlib.training.latents import cache_crops
 torch.set_num_threads(1)  # two workers share the two cores
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Also after a test that reads a profile, which sets its own number: what rounds would depend on the order."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def first_stage():
     return build_first_stage(8, 1, 4).eval().requires_grad_(False)
